@@ -1,0 +1,38 @@
+# What a builder may choose, and the compile flags that follow from it.
+
+option(GODWIT_TESTS "Build the tests" ON)
+option(GODWIT_LAB "Register the tests that boot virtual machines (label lab)" ON)
+option(GODWIT_BENCH "Build the micro-benchmarks" ON)
+set(GODWIT_SANITIZE "" CACHE STRING "Sanitizers to build with: '', 'address,undefined' or 'thread'")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+add_library(godwit_flags INTERFACE)
+target_compile_options(godwit_flags INTERFACE
+  -Wall -Wextra -Werror -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor
+  -Woverloaded-virtual -Wcast-align -Wundef -Wimplicit-fallthrough)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  target_compile_options(godwit_flags INTERFACE -Wthread-safety -Wthread-safety-beta)
+else()
+  target_compile_options(godwit_flags INTERFACE -Wsuggest-override)
+endif()
+if(GODWIT_SANITIZE)
+  # The linker option is needed everywhere; frame pointers make the reports readable.
+  target_compile_options(godwit_flags INTERFACE -fsanitize=${GODWIT_SANITIZE} -fno-omit-frame-pointer -g1)
+  target_link_options(godwit_flags INTERFACE -fsanitize=${GODWIT_SANITIZE})
+  if(GODWIT_SANITIZE MATCHES undefined)
+    target_compile_options(godwit_flags INTERFACE -fno-sanitize-recover=undefined)
+  endif()
+endif()
+
+find_program(GODWIT_CCACHE ccache)
+if(GODWIT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${GODWIT_CCACHE})
+endif()
