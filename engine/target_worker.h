@@ -19,7 +19,6 @@ class TargetWorker final : public WorkerBase {
  public:
   struct Limits {
     size_t packet_bytes = 0;
-    uint32_t receive_packets = 0;  // receives posted a lane
     uint32_t queue_packets = 0;
     uint32_t lanes = 0;
   };

@@ -13,6 +13,15 @@ constexpr unsigned kRingEntries = 256;
 // How often a worker that is going down looks again at what the kernel or a NIC still holds.
 constexpr std::chrono::milliseconds kTearDownPoll{5};
 
+// Takes and frees what a closing lane gives back: a queue pair is quiescent once its flushed work
+// requests have been polled.
+void DrainLane(Lane& lane) {
+  Buffer buffers[8];
+  while (lane.PollSent(absl::MakeSpan(buffers)) + lane.PollReceived(absl::MakeSpan(buffers)) > 0) {
+    for (Buffer& buffer : buffers) buffer = Buffer();
+  }
+}
+
 }  // namespace
 
 WorkerBase::~WorkerBase() { GODWIT_CHECK(!thread_.joinable()); }
@@ -112,7 +121,10 @@ void WorkerBase::ShutDown() {
       for (const auto& lane : lanes_) quiescent = lane->quiescent() && quiescent;
       return quiescent && ring_->in_flight() == 0;
     };
-    while (!all_quiescent()) ring_->Wait(kTearDownPoll);
+    while (!all_quiescent()) {
+      for (const auto& lane : lanes_) DrainLane(*lane);
+      ring_->Wait(kTearDownPoll);
+    }
   }
   TearDown();
   lane_watches_.clear();

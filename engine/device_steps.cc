@@ -1,0 +1,104 @@
+#include "engine/device_steps.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <chrono>
+#include <thread>
+
+#include "base/errno_status.h"
+#include "base/mutex.h"
+#include "engine/packet.h"
+
+namespace godwit {
+namespace {
+
+constexpr std::chrono::milliseconds kMeanwhileInterval{100};
+
+// Counts the threads that have ended.
+class Countdown {
+ public:
+  explicit Countdown(size_t count) : left_(count) {}
+  void Done() {
+    MutexLock lock(mutex_);
+    --left_;
+    changed_.NotifyAll();
+  }
+  bool WaitUntilZero(std::chrono::steady_clock::time_point deadline) {
+    MutexLock lock(mutex_);
+    while (left_ > 0) {
+      if (!changed_.WaitUntil(mutex_, deadline)) return left_ == 0;
+    }
+    return true;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  size_t left_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
+                           const std::function<void()>& meanwhile) {
+  std::vector<absl::Status> results(devices);
+  Countdown countdown(devices);
+  std::vector<std::thread> threads;
+  threads.reserve(devices);
+  for (size_t i = 0; i < devices; ++i) {
+    threads.emplace_back([&, i] {
+      results[i] = step(i);
+      countdown.Done();
+    });
+  }
+  while (!countdown.WaitUntilZero(std::chrono::steady_clock::now() + kMeanwhileInterval)) {
+    meanwhile();
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& result : results) {
+    if (!result.ok()) return result;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
+                       std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile) {
+  if (streams != nullptr) streams->resize(devices.size());
+  return ForEachDevice(
+      devices.size(),
+      [&](size_t i) -> absl::Status {
+        absl::StatusOr<UniqueFd> stream = devices[i]->SetState(wanted);
+        if (!stream.ok()) {
+          return Annotate(stream.status(), absl::StrCat("device ", devices[i]->name(), ": to ",
+                                                        DeviceStateName(wanted)));
+        }
+        if (streams != nullptr) {
+          if (!stream->valid()) {
+            return absl::FailedPreconditionError(
+                absl::StrCat("device ", devices[i]->name(), ": to ", DeviceStateName(wanted),
+                             ": it opened no stream for its state"));
+          }
+          (*streams)[i] = *std::move(stream);
+        }
+        return absl::OkStatus();
+      },
+      meanwhile);
+}
+
+absl::Status CheckMoveTogether(const std::vector<Device*>& devices) {
+  if (devices.empty()) return absl::InvalidArgumentError("no device to move");
+  if (devices.size() > kDevicesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(devices.size(), " devices, a session moves at most ", kDevicesMax));
+  }
+  if (devices.size() == 1) return absl::OkStatus();
+  for (const Device* device : devices) {
+    if (device->flags().p2p) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "device ", device->name(),
+        " has no P2P state, so it can't move together with others: move it in a session alone"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace godwit

@@ -1,0 +1,31 @@
+// State changes of several devices at once.
+#ifndef GODWIT_ENGINE_DEVICE_STEPS_H_
+#define GODWIT_ENGINE_DEVICE_STEPS_H_
+
+#include <absl/status/status.h>
+
+#include <functional>
+#include <vector>
+
+#include "godwit/device.h"
+
+namespace godwit {
+
+// Runs `step(i)` for every device on a thread of its own, so that N slow devices cost the slowest
+// and not the sum, and calls `meanwhile` every 100 ms until all have ended (so that the control
+// channel stays alive behind a slow one). Returns the first error, in the order of devices.
+absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
+                           const std::function<void()>& meanwhile);
+
+// Takes every device to `wanted`; its messages name device and states. Streams that the arcs open
+// go to `streams` (one a device) where it isn't null, else are closed.
+absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
+                       std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile);
+
+// InvalidArgument when devices that move together don't all have P2P: without it one could write
+// into another that has stopped already.
+absl::Status CheckMoveTogether(const std::vector<Device*>& devices);
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_DEVICE_STEPS_H_

@@ -1,0 +1,244 @@
+#include "engine/session_base.h"
+
+#include <absl/strings/str_cat.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+
+namespace godwit {
+namespace {
+
+constexpr int kTickMs = 100;
+constexpr std::chrono::milliseconds kPeersReasonWait{300};
+constexpr std::chrono::milliseconds kAbortWait{1000};
+
+}  // namespace
+
+absl::string_view TransportName(TransportKind transport) {
+  switch (transport) {
+    case TransportKind::kAuto:
+      return "auto";
+    case TransportKind::kTcp:
+      return "tcp";
+    case TransportKind::kVerbs:
+      return "verbs";
+  }
+  return "?";
+}
+
+absl::string_view SessionPhaseName(SessionPhase phase) {
+  switch (phase) {
+    case SessionPhase::kWaiting:
+      return "waiting";
+    case SessionPhase::kConnecting:
+      return "connecting";
+    case SessionPhase::kStopping:
+      return "stopping";
+    case SessionPhase::kStreaming:
+      return "streaming";
+    case SessionPhase::kHandingOver:
+      return "handing over";
+    case SessionPhase::kFinished:
+      return "finished";
+  }
+  return "?";
+}
+
+bool HasUsableRdmaPort() {
+  for (const RdmaDeviceInfo& device : ListRdmaDevices()) {
+    for (const RdmaPort& port : device.ports) {
+      if (port.active && !port.gids.empty()) return true;
+    }
+  }
+  return false;
+}
+
+void CloseLane(std::unique_ptr<VerbsLane> lane) {
+  lane->Close();
+  Buffer buffers[8];
+  while (!lane->quiescent()) {
+    (void)lane->PollSent(absl::MakeSpan(buffers));
+    (void)lane->PollReceived(absl::MakeSpan(buffers));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+std::string SoftwareName() { return "godwit " GODWIT_VERSION; }
+
+std::string Printable(absl::string_view text) {
+  constexpr size_t kPrintableMax = 512;
+  std::string printable(text.substr(0, kPrintableMax));
+  for (char& c : printable) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) c = '?';
+  }
+  return printable;
+}
+
+absl::Status SessionBase::MakeNotifiers() {
+  GODWIT_ASSIGN_OR_RETURN(events_, Notifier::Create());
+  GODWIT_ASSIGN_OR_RETURN(cancel_, Notifier::Create());
+  cancel_fd_.store(cancel_->fd());
+  return absl::OkStatus();
+}
+
+void SessionBase::Cancel() {
+  cancelled_.store(true);
+  // Async-signal-safe: an atomic and write(2).
+  const int fd = cancel_fd_.load();
+  const uint64_t one = 1;
+  if (fd >= 0) (void)!::write(fd, &one, sizeof(one));
+}
+
+SessionProgress SessionBase::progress() const {
+  return {phase_.load(std::memory_order_relaxed), progress_bytes_.load(std::memory_order_relaxed),
+          progress_bytes_total_.load(std::memory_order_relaxed)};
+}
+
+void SessionBase::SetPhase(SessionPhase phase) {
+  phase_.store(phase, std::memory_order_relaxed);
+  observer_.OnPhase(phase);
+}
+
+absl::Status SessionBase::WaitForEvents(const std::vector<pollfd>& more) {
+  std::vector<pollfd> fds = more;
+  fds.push_back({events_->fd(), POLLIN, 0});
+  fds.push_back({cancel_->fd(), POLLIN, 0});
+  if (channel_ != nullptr) {
+    const short writable = channel_->wants_write() ? POLLOUT : 0;
+    fds.push_back({channel_->fd(), static_cast<short>(POLLIN | writable), 0});
+  }
+  ::poll(fds.data(), fds.size(), kTickMs);
+  events_->Clear();
+  if (cancelled_.load()) return absl::CancelledError("cancelled");
+  return channel_ != nullptr ? channel_->Tick() : absl::OkStatus();
+}
+
+void SessionBase::KeepAlive() {
+  if (channel_ != nullptr) (void)channel_->Tick();
+}
+
+absl::StatusOr<std::optional<control::ControlMessage>> SessionBase::Receive() {
+  auto message = channel_->Receive();
+  if (message.ok() && message->has_value() && (*message)->has_abort()) {
+    return absl::AbortedError(absl::StrCat("peer ", channel_->peer(),
+                                           " gave up: ", Printable((*message)->abort().reason())));
+  }
+  return message;
+}
+
+absl::Status SessionBase::OutOfTurn(const control::ControlMessage& message) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the peer sent control message ", static_cast<int>(message.message_case()), " out of turn"));
+}
+
+absl::StatusOr<control::ControlMessage> SessionBase::Await(
+    control::ControlMessage::MessageCase wanted, const char* name) {
+  while (true) {
+    GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
+    if (message.has_value()) {
+      if (message->message_case() == wanted) return *std::move(message);
+      return Annotate(OutOfTurn(*message), absl::StrCat("waiting for ", name));
+    }
+    GODWIT_RETURN_IF_ERROR(Annotate(WaitForEvents(), absl::StrCat("waiting for ", name)));
+  }
+}
+
+absl::Status SessionBase::PreferPeersReason(absl::Status status) {
+  if (channel_ == nullptr || absl::IsAborted(status) || absl::IsCancelled(status)) return status;
+  const auto deadline = std::chrono::steady_clock::now() + kPeersReasonWait;
+  while (std::chrono::steady_clock::now() < deadline) {
+    const auto message = Receive();
+    if (absl::IsAborted(message.status())) return message.status();
+    if (!message.ok()) return status;
+    if (message->has_value()) continue;
+    pollfd readable = {channel_->fd(), POLLIN, 0};
+    ::poll(&readable, 1, 10);
+  }
+  return status;
+}
+
+void SessionBase::SendAbort(const absl::Status& why) {
+  if (channel_ == nullptr || absl::IsAborted(why)) return;
+  control::ControlMessage message;
+  message.mutable_abort()->set_reason(Printable(why.message()));
+  if (!channel_->Send(message).ok()) return;
+  // Closing with unread bytes would reset the connection and could take the reason with it: close
+  // our half, and read until the peer has closed its own.
+  const auto deadline = std::chrono::steady_clock::now() + kAbortWait;
+  while (channel_->wants_write() && channel_->Flush().ok() &&
+         std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ::shutdown(channel_->fd(), SHUT_WR);
+  while (std::chrono::steady_clock::now() < deadline) {
+    pollfd readable = {channel_->fd(), POLLIN, 0};
+    if (::poll(&readable, 1, kTickMs) <= 0) continue;
+    char bytes[4096];
+    const ssize_t got = ::recv(channel_->fd(), bytes, sizeof(bytes), MSG_DONTWAIT);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return;
+  }
+}
+
+control::DeviceTable SessionBase::OurDeviceTable() {
+  control::DeviceTable table;
+  for (Device* device : devices_) {
+    control::DeviceTable::Device& row = *table.add_devices();
+    row.set_name(Printable(device->name()));
+    row.set_kind(std::string(device->kind()));
+    row.set_p2p(device->flags().p2p);
+    row.set_pre_copy(device->flags().pre_copy);
+    row.set_stop_copy_bytes(device->StopCopyBytes().value_or(0));
+  }
+  return table;
+}
+
+absl::Status SessionBase::CheckDeviceTable(const control::DeviceTable& theirs) const {
+  if (static_cast<size_t>(theirs.devices_size()) != devices_.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the peer has ", theirs.devices_size(), " devices for this session and this side ",
+        devices_.size(), ": name as many --device on both sides, in the same order"));
+  }
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    const control::DeviceTable::Device& row = theirs.devices(static_cast<int>(i));
+    if (row.kind() == devices_[i]->kind()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("device ", i, " is of kind '", devices_[i]->kind(), "' (", devices_[i]->name(),
+                     ") on this side and of kind '", Printable(row.kind()), "' (",
+                     Printable(row.name()), ") on the peer's: devices pair by position"));
+  }
+  return absl::OkStatus();
+}
+
+control::LaneSetup::Verbs ToProto(const VerbsEndpoint& endpoint) {
+  control::LaneSetup::Verbs proto;
+  proto.set_queue_pair(endpoint.queue_pair_number);
+  proto.set_start_psn(endpoint.start_psn);
+  proto.set_gid(endpoint.gid.data(), endpoint.gid.size());
+  proto.set_mtu(endpoint.mtu);
+  proto.set_lid(endpoint.lid);
+  return proto;
+}
+
+absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& proto) {
+  VerbsEndpoint endpoint;
+  if (proto.gid().size() != endpoint.gid.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the peer's GID has ", proto.gid().size(), " bytes, expected 16"));
+  }
+  std::memcpy(endpoint.gid.data(), proto.gid().data(), endpoint.gid.size());
+  endpoint.queue_pair_number = proto.queue_pair();
+  endpoint.start_psn = proto.start_psn();
+  endpoint.mtu = proto.mtu();
+  endpoint.lid = proto.lid();
+  return endpoint;  // Connect() checks the rest
+}
+
+}  // namespace godwit

@@ -1,0 +1,104 @@
+// What both sides of a session share: the control channel, waiting, cancelling, progress.
+#ifndef GODWIT_ENGINE_SESSION_BASE_H_
+#define GODWIT_ENGINE_SESSION_BASE_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/types/span.h>
+#include <poll.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "base/notifier.h"
+#include "godwit/session.h"
+#include "transport/control.pb.h"
+#include "transport/control_channel.h"
+#include "transport/lane.h"
+#include "transport/verbs/verbs_lane.h"
+
+namespace godwit {
+
+// Ownership: owns the channel, the arena and the notifiers.
+// Threads:   the control thread, but for Cancel() (also from a signal handler) and progress().
+// Blocking:  Await() and WaitForEvents() sleep in poll(2), 100 ms at most at a time.
+// Errors:    Aborted: the peer gave up, with its reason. Cancelled: Cancel() was called.
+class SessionBase {
+ public:
+  void Cancel();
+  SessionProgress progress() const;
+
+ protected:
+  SessionBase(std::vector<Device*> devices, SessionObserver& observer)
+      : devices_(std::move(devices)), observer_(observer) {}
+  ~SessionBase() = default;
+
+  absl::Status MakeNotifiers();
+  void SetPhase(SessionPhase phase);
+  Notifier& events() { return *events_; }
+
+  // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick
+  // is due; then does the tick. An error is the channel's or Cancelled.
+  absl::Status WaitForEvents(const std::vector<pollfd>& more = {});
+  // What keeps the channel alive while devices are busy. Its errors show at the next call.
+  void KeepAlive();
+  // The next message, or nothing now. Abort comes back as an error.
+  absl::StatusOr<std::optional<control::ControlMessage>> Receive();
+  // Waits for the next message, which must be of the kind that `wanted` says (a field number of
+  // ControlMessage); `name` is for messages.
+  absl::StatusOr<control::ControlMessage> Await(control::ControlMessage::MessageCase wanted,
+                                                const char* name);
+  static absl::Status OutOfTurn(const control::ControlMessage& message);
+
+  // The peer's reason if it aborts within a moment, else `status`: when a lane breaks, the reason
+  // is often on its way on the control channel.
+  absl::Status PreferPeersReason(absl::Status status);
+  // Tells the peer why, and sees to it that it can read that.
+  void SendAbort(const absl::Status& why);
+
+  control::DeviceTable OurDeviceTable();
+  // InvalidArgument unless the peer's table pairs with our devices by position.
+  absl::Status CheckDeviceTable(const control::DeviceTable& theirs) const;
+
+  std::vector<Device*> devices_;
+  SessionObserver& observer_;
+  std::optional<Notifier> events_;
+  std::optional<Notifier> cancel_;
+  std::unique_ptr<ControlChannel> channel_;
+  std::unique_ptr<Arena> arena_;
+
+  std::atomic<SessionPhase> phase_{SessionPhase::kConnecting};
+  std::atomic<uint64_t> progress_bytes_{0};
+  std::atomic<uint64_t> progress_bytes_total_{0};
+
+ private:
+  std::atomic<bool> cancelled_{false};
+  std::atomic<int> cancel_fd_{-1};  // for Cancel(), which may come before MakeNotifiers()
+};
+
+control::LaneSetup::Verbs ToProto(const VerbsEndpoint& endpoint);
+// InvalidArgument where a field can't be what it says.
+absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& endpoint);
+
+// Whether this host has an RDMA port that is up and has an address.
+bool HasUsableRdmaPort();
+// Shuts a lane down that no worker has, waits until the NIC has let go of its buffers, and frees
+// it.
+void CloseLane(std::unique_ptr<VerbsLane> lane);
+
+// "godwit 0.1.0"
+std::string SoftwareName();
+
+// Text from a peer, made fit for a terminal: one line of printable characters, 512 at most.
+std::string Printable(absl::string_view text);
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_SESSION_BASE_H_

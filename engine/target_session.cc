@@ -1,0 +1,496 @@
+// The target's side of a session: docs/wire-format.md, section 4, right column.
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/buffer_budget.h"
+#include "engine/device_steps.h"
+#include "engine/loader.h"
+#include "engine/session_base.h"
+#include "engine/target_worker.h"
+#include "godwit/session.h"
+#include "transport/rendezvous.h"
+#include "transport/tcp/tcp_lane.h"
+#include "transport/verbs/verbs_device.h"
+
+namespace godwit {
+namespace {
+
+// How long a peer that has shown our preface may take to say Hello, and its lanes to come.
+constexpr std::chrono::seconds kHelloTimeout{5};
+constexpr std::chrono::seconds kLanesTimeout{8};
+
+}  // namespace
+
+class TargetSession::Impl final : public SessionBase {
+ public:
+  Impl(TargetOptions options, std::vector<Device*> devices, SessionObserver& observer)
+      : SessionBase(std::move(devices), observer), options_(std::move(options)) {}
+
+  SessionReport Run();
+
+ private:
+  absl::Status Listen();
+  absl::Status WaitForPeer();
+  absl::StatusOr<control::Hello> AwaitHello();
+  absl::Status Welcome(const control::Hello& hello);
+  absl::StatusOr<TransportKind> ChooseTransport(const control::Hello& hello) const;
+  absl::Status ExchangeDeviceTables();
+  absl::Status Resume();
+  absl::Status MakeLanes();
+  absl::Status AcceptTcpLanes();
+  absl::Status MakeVerbsLanes(const control::LaneSetup& theirs, control::LaneSetup& ours);
+  absl::Status Load();
+  bool AllLoaded() const;
+  absl::Status LoaderFailure() const;
+  absl::Status SendReceipts();
+  absl::Status SendLoaded();
+  absl::Status HandOver();
+  absl::Status MoveAll();
+  absl::Status RollBack(absl::Status why);
+  void PublishProgress();
+  void FillReport(SessionReport& report) const;
+
+  const TargetOptions options_;
+  std::unique_ptr<Rendezvous> rendezvous_;
+  std::string session_id_;
+  TransportKind transport_ = TransportKind::kTcp;  // as agreed
+  uint32_t lane_count_ = 0;
+  size_t packet_bytes_ = 0;
+  TargetBudget budget_;
+  LaneLimits lane_limits_;
+
+  std::unique_ptr<VerbsDevice> verbs_device_;
+  std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
+  LaneFactory lane_factory_;
+  std::vector<UniqueFd> streams_;
+  std::vector<std::unique_ptr<ReorderWindow>> windows_;
+  std::vector<std::unique_ptr<Loader>> loaders_;
+  std::unique_ptr<TargetWorker> worker_;
+
+  bool resuming_ = false;  // a device may have left RUNNING
+  bool committed_ = false;
+  control::Receipts last_receipts_;
+  Clock::Duration connected_at_{0};
+  Clock::Duration ready_at_{0};
+  Clock::Duration loaded_at_{0};
+  Clock::Duration done_at_{0};
+};
+
+absl::Status TargetSession::Impl::Listen() {
+  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.listen));
+  GODWIT_ASSIGN_OR_RETURN(rendezvous_, Rendezvous::Listen(address, [this](const std::string& line) {
+                            observer_.OnNote(Printable(line));
+                          }));
+  observer_.OnListening(address.host, rendezvous_->port());
+  return absl::OkStatus();
+}
+
+// Until a peer has said a Hello that we can make sense of, nothing that comes to the port ends the
+// session: but a Godwit of another version does, since that is the real peer, wrongly installed.
+absl::Status TargetSession::Impl::WaitForPeer() {
+  SetPhase(SessionPhase::kWaiting);
+  while (true) {
+    GODWIT_ASSIGN_OR_RETURN(std::optional<Rendezvous::Arrival> arrival, rendezvous_->Next());
+    if (!arrival.has_value()) {
+      std::vector<pollfd> fds;
+      rendezvous_->AddPollFds(fds);
+      GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
+      continue;
+    }
+    if (arrival->kind != PrefaceKind::kControl) {
+      observer_.OnNote(absl::StrCat("turned away ", arrival->peer, ": a lane of no session here"));
+      continue;
+    }
+    channel_ = std::make_unique<ControlChannel>(std::move(arrival->socket), arrival->peer,
+                                                /*expect_preface=*/false);
+    connected_at_ = Clock::Steady().Now();
+    const absl::StatusOr<control::Hello> hello = AwaitHello();
+    if (hello.ok()) {
+      SetPhase(SessionPhase::kConnecting);
+      session_id_ = hello->session_id();
+      return Welcome(*hello);
+    }
+    channel_.reset();
+    if (absl::IsCancelled(hello.status())) return hello.status();
+    observer_.OnNote(absl::StrCat("turned away ", arrival->peer, ": ", hello.status().message()));
+  }
+}
+
+absl::StatusOr<control::Hello> TargetSession::Impl::AwaitHello() {
+  const Clock::Duration deadline = Clock::Steady().Now() + kHelloTimeout;
+  while (true) {
+    GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
+    if (message.has_value()) {
+      if (!message->has_hello()) return OutOfTurn(*message);
+      if (message->hello().session_id().size() != kSessionIdBytes) {
+        return absl::InvalidArgumentError("its session id is not 16 bytes long");
+      }
+      return message->hello();
+    }
+    if (Clock::Steady().Now() > deadline) {
+      return absl::DeadlineExceededError("it said no Hello in 5 s");
+    }
+    GODWIT_RETURN_IF_ERROR(WaitForEvents());
+  }
+}
+
+absl::StatusOr<TransportKind> TargetSession::Impl::ChooseTransport(
+    const control::Hello& hello) const {
+  const bool verbs_here = options_.transport == TransportKind::kVerbs ||
+                          (options_.transport == TransportKind::kAuto && HasUsableRdmaPort());
+  const bool tcp_here = options_.transport != TransportKind::kVerbs;
+  for (const int offered : hello.transports()) {
+    if (offered == control::TRANSPORT_VERBS && verbs_here) return TransportKind::kVerbs;
+    if (offered == control::TRANSPORT_TCP && tcp_here) return TransportKind::kTcp;
+  }
+  return absl::FailedPreconditionError(
+      verbs_here ? "source and target have no transport in common: see --transport on both sides"
+                 : "the source wants to use RDMA and this host has no RDMA port that is up: see "
+                   "`godwit devices`, or use --transport tcp there");
+}
+
+absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
+  if (hello.frame_version() != kFrameVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the source's frames are of version ", hello.frame_version(), ", this side knows ",
+        kFrameVersion, ": install the same Godwit on both hosts"));
+  }
+  if (hello.lanes() < 1 || hello.lanes() > kLanesMax || hello.packet_bytes() < 1 ||
+      hello.packet_bytes() > kPacketBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the source asks for ", hello.lanes(), " lanes and packets of ", hello.packet_bytes(),
+        " bytes: allowed are 1 to ", kLanesMax, " and 1 to ", kPacketBytesMax));
+  }
+  GODWIT_ASSIGN_OR_RETURN(transport_, ChooseTransport(hello));
+  lane_count_ = hello.lanes();
+  packet_bytes_ = hello.packet_bytes();
+  const bool verbs = transport_ == TransportKind::kVerbs;
+  budget_ = PlanTarget(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), lane_count_,
+                       packet_bytes_, /*receives_are_posted_ahead=*/verbs);
+  lane_limits_ = {kFrameHeaderBytes, PayloadBytesMax(packet_bytes_), budget_.receive_packets};
+  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
+
+  control::ControlMessage message;
+  control::Welcome& welcome = *message.mutable_welcome();
+  welcome.set_software(SoftwareName());
+  welcome.set_window_packets(budget_.window_packets);
+  welcome.set_queue_packets(budget_.queue_packets);
+  welcome.set_transport(verbs ? control::TRANSPORT_VERBS : control::TRANSPORT_TCP);
+  return channel_->Send(message);
+}
+
+absl::Status TargetSession::Impl::ExchangeDeviceTables() {
+  GODWIT_ASSIGN_OR_RETURN(
+      const control::ControlMessage theirs,
+      Await(control::ControlMessage::kDeviceTable, "the source's device table"));
+  GODWIT_RETURN_IF_ERROR(CheckDeviceTable(theirs.device_table()));
+  uint64_t bytes_total = 0;
+  for (const auto& row : theirs.device_table().devices()) bytes_total += row.stop_copy_bytes();
+  progress_bytes_total_.store(bytes_total, std::memory_order_relaxed);
+  control::ControlMessage message;
+  *message.mutable_device_table() = OurDeviceTable();
+  return channel_->Send(message);
+}
+
+absl::Status TargetSession::Impl::Resume() {
+  resuming_ = true;
+  return SetStates(devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); });
+}
+
+absl::Status TargetSession::Impl::MakeLanes() {
+  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage message,
+                          Await(control::ControlMessage::kLaneSetup, "the source's lanes"));
+  control::ControlMessage answer;
+  control::LaneSetup& ours = *answer.mutable_lane_setup();
+  GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs
+                             ? MakeVerbsLanes(message.lane_setup(), ours)
+                             : AcceptTcpLanes());
+
+  std::vector<ReorderWindow*> windows;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    windows_.push_back(std::make_unique<ReorderWindow>(budget_.window_packets));
+    windows.push_back(windows_.back().get());
+  }
+  const TargetWorker::Limits limits = {packet_bytes_, budget_.queue_packets, lane_count_};
+  GODWIT_ASSIGN_OR_RETURN(worker_,
+                          TargetWorker::Make(std::move(windows), limits, *arena_, events()));
+  GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    loaders_.push_back(std::make_unique<Loader>(*devices_[i], std::move(streams_[i]), *windows_[i],
+                                                budget_.window_packets, events()));
+    loaders_.back()->Start();
+  }
+  ready_at_ = Clock::Steady().Now();
+  return channel_->Send(answer);
+}
+
+absl::Status TargetSession::Impl::AcceptTcpLanes() {
+  auto sockets = std::make_shared<std::vector<UniqueFd>>(lane_count_);
+  auto names = std::make_shared<std::vector<std::string>>(lane_count_);
+  const Clock::Duration deadline = Clock::Steady().Now() + kLanesTimeout;
+  for (uint32_t accepted = 0; accepted < lane_count_;) {
+    // Here another version's preface comes from a stranger: the real peer is in the session.
+    auto arrival = rendezvous_->Next();
+    if (!arrival.ok()) {
+      observer_.OnNote(absl::StrCat("turned away ", arrival.status().message()));
+      continue;
+    }
+    if (!arrival->has_value()) {
+      if (Clock::Steady().Now() > deadline) {
+        return absl::DeadlineExceededError(
+            absl::StrCat("only ", accepted, " of ", lane_count_,
+                         " lanes have come from the source in 8 s: is a firewall between?"));
+      }
+      // A source that gives up meanwhile says so on the control channel.
+      GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
+      if (message.has_value()) return OutOfTurn(*message);
+      std::vector<pollfd> fds;
+      rendezvous_->AddPollFds(fds);
+      GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
+      continue;
+    }
+    Rendezvous::Arrival taken = *std::move(*arrival);
+    if (taken.kind != PrefaceKind::kLane || taken.lane.session_id != session_id_ ||
+        taken.lane.lane >= lane_count_ || (*sockets)[taken.lane.lane].valid()) {
+      observer_.OnNote(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
+      continue;
+    }
+    TuneLaneSocket(taken.socket.get());
+    (*names)[taken.lane.lane] = absl::StrCat("tcp ", taken.peer);
+    (*sockets)[taken.lane.lane] = std::move(taken.socket);
+    ++accepted;
+  }
+  lane_factory_ = [this, sockets, names](IoRing& ring) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    for (size_t i = 0; i < sockets->size(); ++i) {
+      lanes.push_back(TcpLane::Make(std::move((*sockets)[i]), ring, lane_limits_,
+                                    LaneRole::kReceiver, (*names)[i]));
+    }
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+  };
+  return absl::OkStatus();
+}
+
+absl::Status TargetSession::Impl::MakeVerbsLanes(const control::LaneSetup& theirs,
+                                                 control::LaneSetup& ours) {
+  if (static_cast<uint32_t>(theirs.verbs_size()) != lane_count_) {
+    return absl::InvalidArgumentError(absl::StrCat("the source names ", theirs.verbs_size(),
+                                                   " queue pairs for ", lane_count_, " lanes"));
+  }
+  GODWIT_ASSIGN_OR_RETURN(verbs_device_, VerbsDevice::Open(VerbsDeviceOptions(), *arena_));
+  for (const auto& row : theirs.verbs()) {
+    GODWIT_ASSIGN_OR_RETURN(const VerbsEndpoint endpoint, FromProto(row));
+    GODWIT_ASSIGN_OR_RETURN(auto lane,
+                            VerbsLane::Create(*verbs_device_, LaneRole::kReceiver, lane_limits_));
+    VerbsLane& made = *lane;
+    verbs_lanes_.push_back(std::move(lane));
+    GODWIT_RETURN_IF_ERROR(made.Connect(endpoint));
+    *ours.add_verbs() = ToProto(made.local());
+  }
+  lane_factory_ = [this](IoRing& /*ring*/) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    for (auto& lane : verbs_lanes_) lanes.push_back(std::move(lane));
+    verbs_lanes_.clear();
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+  };
+  return absl::OkStatus();
+}
+
+absl::Status TargetSession::Impl::Load() {
+  SetPhase(SessionPhase::kStreaming);
+  while (!AllLoaded()) {
+    GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
+    if (message.has_value()) return OutOfTurn(*message);
+    GODWIT_RETURN_IF_ERROR(LoaderFailure());
+    if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(SendReceipts());
+    PublishProgress();
+    GODWIT_RETURN_IF_ERROR(WaitForEvents());
+  }
+  loaded_at_ = Clock::Steady().Now();
+  PublishProgress();
+  GODWIT_RETURN_IF_ERROR(SendReceipts());
+  return SendLoaded();
+}
+
+bool TargetSession::Impl::AllLoaded() const {
+  return std::all_of(loaders_.begin(), loaders_.end(),
+                     [](const auto& loader) { return loader->phase() == Loader::Phase::kLoaded; });
+}
+
+absl::Status TargetSession::Impl::LoaderFailure() const {
+  for (const auto& loader : loaders_) {
+    if (loader->phase() == Loader::Phase::kFailed) return loader->status();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TargetSession::Impl::SendReceipts() {
+  control::ControlMessage message;
+  control::Receipts& receipts = *message.mutable_receipts();
+  bool news = false;
+  for (uint32_t i = 0; i < lane_count_; ++i) {
+    receipts.add_lane_packets(worker_->lane_counters(i).packets.load(std::memory_order_relaxed));
+    news |= i >= static_cast<uint32_t>(last_receipts_.lane_packets_size()) ||
+            receipts.lane_packets(static_cast<int>(i)) !=
+                last_receipts_.lane_packets(static_cast<int>(i));
+  }
+  for (size_t i = 0; i < windows_.size(); ++i) {
+    receipts.add_device_packets(windows_[i]->loaded_packets());
+    news |= i >= static_cast<size_t>(last_receipts_.device_packets_size()) ||
+            receipts.device_packets(static_cast<int>(i)) !=
+                last_receipts_.device_packets(static_cast<int>(i));
+  }
+  if (!news) return absl::OkStatus();
+  last_receipts_ = receipts;
+  return channel_->Send(message);
+}
+
+absl::Status TargetSession::Impl::SendLoaded() {
+  control::ControlMessage message;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    control::Loaded::Device& row = *message.mutable_loaded()->add_devices();
+    row.set_bytes(loaders_[i]->loaded_bytes());
+    row.set_crc32c(loaders_[i]->stream_crc());
+    row.set_content_verified(devices_[i]->content_verified());
+    row.set_out_of_order_packets(windows_[i]->out_of_order_packets());
+  }
+  return channel_->Send(message);
+}
+
+absl::Status TargetSession::Impl::HandOver() {
+  SetPhase(SessionPhase::kHandingOver);
+  GODWIT_RETURN_IF_ERROR(Await(control::ControlMessage::kCommit, "the source's commit").status());
+  committed_ = true;
+  const auto keep_alive = [this] { KeepAlive(); };
+  if (devices_.size() > 1) {
+    GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kRunningP2p, nullptr, keep_alive));
+  }
+  GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kRunning, nullptr, keep_alive));
+  done_at_ = Clock::Steady().Now();
+  control::ControlMessage message;
+  message.mutable_done();
+  // They run, whether or not the source hears of it.
+  const absl::Status sent = channel_->Send(message);
+  if (!sent.ok()) {
+    observer_.OnNote(
+        absl::StrCat("the devices run here, but the source could not be told: ", sent.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TargetSession::Impl::MoveAll() {
+  GODWIT_RETURN_IF_ERROR(CheckMoveTogether(devices_));
+  GODWIT_RETURN_IF_ERROR(MakeNotifiers());
+  GODWIT_RETURN_IF_ERROR(Listen());
+  GODWIT_RETURN_IF_ERROR(WaitForPeer());
+  GODWIT_RETURN_IF_ERROR(ExchangeDeviceTables());
+  GODWIT_RETURN_IF_ERROR(Resume());
+  GODWIT_RETURN_IF_ERROR(MakeLanes());
+  GODWIT_RETURN_IF_ERROR(Load());
+  return HandOver();
+}
+
+// Resets every device. Returns `why`, with what went wrong on the way added.
+absl::Status TargetSession::Impl::RollBack(absl::Status why) {
+  for (auto& loader : loaders_) loader->Stop();
+  if (worker_ != nullptr) worker_->Stop();
+  streams_.clear();
+  if (!resuming_) return why;
+  const absl::Status reset = ForEachDevice(
+      devices_.size(),
+      [this](size_t i) {
+        return Annotate(devices_[i]->Reset(),
+                        absl::StrCat("device ", devices_[i]->name(), " could not be reset"));
+      },
+      [this] { KeepAlive(); });
+  if (reset.ok()) return why;
+  return absl::Status(why.code(), absl::StrCat(why.message(), "; then ", reset.message()));
+}
+
+SessionReport TargetSession::Impl::Run() {
+  SessionReport report;
+  connected_at_ = Clock::Steady().Now();
+  absl::Status status = MoveAll();
+  if (status.ok()) {
+    report.outcome = SessionOutcome::kDone;
+  } else if (committed_) {
+    report.outcome = SessionOutcome::kInDoubt;
+    SendAbort(status);
+    status = Annotate(status, "the source has handed over, but the devices do not run here");
+  } else {
+    status = PreferPeersReason(std::move(status));
+    SendAbort(status);
+    status = RollBack(std::move(status));
+    report.outcome = SessionOutcome::kRolledBack;
+  }
+  report.status = status;
+  report.duration = Clock::Steady().Now() - connected_at_;
+  for (auto& loader : loaders_) loader->Stop();
+  if (worker_ != nullptr) worker_->Stop();
+  FillReport(report);
+  loaders_.clear();
+  windows_.clear();  // frees the packets that they still hold
+  for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
+  verbs_lanes_.clear();
+  verbs_device_.reset();
+  SetPhase(SessionPhase::kFinished);
+  return report;
+}
+
+void TargetSession::Impl::PublishProgress() {
+  uint64_t bytes = 0;
+  for (const auto& loader : loaders_) bytes += loader->loaded_bytes();
+  progress_bytes_.store(bytes, std::memory_order_relaxed);
+}
+
+void TargetSession::Impl::FillReport(SessionReport& report) const {
+  if (channel_ != nullptr) report.peer = channel_->peer();
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    DeviceReport device;
+    device.name = devices_[i]->name();
+    device.kind = std::string(devices_[i]->kind());
+    if (i < loaders_.size()) {
+      device.bytes = loaders_[i]->loaded_bytes();
+      device.packets = windows_[i]->loaded_packets();
+      device.out_of_order_packets = windows_[i]->out_of_order_packets();
+      if (loaders_[i]->phase() == Loader::Phase::kLoaded) {
+        // Checked against the source's digest in the config packet.
+        device.sent_crc32c = device.loaded_crc32c = loaders_[i]->stream_crc();
+        device.content_verified = devices_[i]->content_verified();
+      }
+    }
+    report.bytes += device.bytes;
+    report.packets += device.packets;
+    report.devices.push_back(std::move(device));
+  }
+  for (uint32_t i = 0; worker_ != nullptr && i < lane_count_; ++i) {
+    const TargetWorker::LaneCounters& lane = worker_->lane_counters(i);
+    report.lanes.push_back({std::string(TransportName(transport_)),
+                            lane.bytes.load(std::memory_order_relaxed),
+                            lane.packets.load(std::memory_order_relaxed)});
+  }
+  if (report.outcome == SessionOutcome::kDone) {
+    report.downtime = done_at_ - ready_at_;
+    report.stream_time = loaded_at_ - ready_at_;
+  }
+  if (arena_ != nullptr) {
+    report.arena_backing = arena_->backing_name();
+    report.arena_bytes = arena_->size_bytes();
+  }
+}
+
+TargetSession::TargetSession(TargetOptions options, std::vector<Device*> devices,
+                             SessionObserver& observer)
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(devices), observer)) {}
+TargetSession::~TargetSession() = default;
+SessionReport TargetSession::Run() { return impl_->Run(); }
+void TargetSession::Cancel() { impl_->Cancel(); }
+SessionProgress TargetSession::progress() const { return impl_->progress(); }
+
+}  // namespace godwit

@@ -1,0 +1,185 @@
+// godwit loopback: both sides of a session on this machine, in two processes.
+
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "base/units.h"
+#include "godwit/unique_fd.h"
+#include "tools/commands.h"
+#include "tools/session_runner.h"
+#include "vfio/device_spec.h"
+
+namespace godwit {
+namespace {
+
+// How long the target may take to end after a failure. The control channel's silence limit is 8 s.
+constexpr unsigned kTargetEndSeconds = 10;
+
+// The target: this very program as `godwit receive`, in a process of its own.
+class TargetProcess {
+ public:
+  static absl::StatusOr<TargetProcess> Start(const std::vector<std::string>& specs) {
+    int port_pipe[2];
+    int json_pipe[2];
+    if (::pipe(port_pipe) != 0) return ErrnoStatus(errno, "pipe");
+    UniqueFd port_read(port_pipe[0]);
+    UniqueFd port_write(port_pipe[1]);
+    if (::pipe(json_pipe) != 0) return ErrnoStatus(errno, "pipe");
+    UniqueFd json_read(json_pipe[0]);
+    UniqueFd json_write(json_pipe[1]);
+
+    std::vector<std::string> words = {"godwit",    "receive",
+                                      "--listen",  "127.0.0.1:0",
+                                      "--port-fd", absl::StrCat(port_write.get()),
+                                      "--json",    absl::StrCat("/dev/fd/", json_write.get())};
+    for (const std::string& spec : specs) {
+      words.push_back("--device");
+      words.push_back(spec);
+    }
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+
+    // No thread has been started yet, so the child may do more than exec.
+    const pid_t pid = ::fork();
+    if (pid < 0) return ErrnoStatus(errno, "fork");
+    if (pid == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // never outlives us
+      ::close(port_read.Release());
+      ::close(json_read.Release());
+      const int quiet = ::open("/dev/null", O_WRONLY);
+      if (quiet >= 0) ::dup2(quiet, STDOUT_FILENO);
+      ::execv("/proc/self/exe", arguments.data());
+      ::_exit(127);
+    }
+    return TargetProcess(pid, std::move(port_read), std::move(json_read));
+  }
+
+  TargetProcess(TargetProcess&& other) noexcept
+      : pid_(std::exchange(other.pid_, -1)),
+        port_(std::move(other.port_)),
+        json_(std::move(other.json_)) {}
+  ~TargetProcess() {
+    if (pid_ < 0) return;
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+
+  // Blocks until the target listens; Internal if it ended instead (and has said why on stderr).
+  absl::StatusOr<uint16_t> Port() {
+    uint32_t port = 0;
+    if (!absl::SimpleAtoi(ReadAll(port_), &port) || port == 0 || port > 65535) {
+      return absl::InternalError("the target process did not start");
+    }
+    return static_cast<uint16_t>(port);
+  }
+
+  // Waits for its end; its report, and its exit code in `exit_code`.
+  nlohmann::json Finish(int& exit_code) {
+    const std::string text = ReadAll(json_);
+    int status = 0;
+    ::waitpid(std::exchange(pid_, -1), &status, 0);
+    exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  }
+
+ private:
+  TargetProcess(pid_t pid, UniqueFd port, UniqueFd json)
+      : pid_(pid), port_(std::move(port)), json_(std::move(json)) {}
+
+  static std::string ReadAll(const UniqueFd& fd) {
+    std::string text;
+    char bytes[4096];
+    ssize_t got = 0;
+    while ((got = ::read(fd.get(), bytes, sizeof(bytes))) != 0) {
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) break;
+      text.append(bytes, static_cast<size_t>(got));
+    }
+    return text;
+  }
+
+  pid_t pid_;
+  UniqueFd port_;
+  UniqueFd json_;
+};
+
+ExitCode Refuse(const absl::Status& status) {
+  spdlog::error("{}", std::string(status.message()));
+  return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
+}
+
+}  // namespace
+
+ExitCode RunLoopback(const LoopbackCommand& command) {
+  const auto size = ParseBytes(command.size);
+  if (!size.ok()) return Refuse(size.status());
+  const auto packet_bytes = ParseBytes(command.packet_bytes);
+  if (!packet_bytes.ok()) return Refuse(packet_bytes.status());
+  auto json = JsonOutput::Open(command.json);
+  if (!json.ok()) return Refuse(json.status());
+
+  std::vector<std::string> specs;
+  for (uint32_t i = 0; i < command.devices; ++i) {
+    specs.push_back(absl::StrFormat("soft:size=%u,seed=%u", *size, command.seed + i));
+  }
+  auto target = TargetProcess::Start(specs);
+  if (!target.ok()) return Refuse(target.status());
+  std::vector<std::unique_ptr<Device>> owned;
+  std::vector<Device*> devices;
+  for (const std::string& spec : specs) {
+    auto device = OpenDevice(spec, DeviceRole::kSource);
+    if (!device.ok()) return Refuse(device.status());
+    devices.push_back(device->get());
+    owned.push_back(*std::move(device));
+  }
+  const auto port = target->Port();
+  if (!port.ok()) return Refuse(port.status());
+
+  SourceOptions options;
+  options.to = absl::StrCat("127.0.0.1:", *port);
+  options.transport = command.transport;
+  options.lanes = command.lanes;
+  options.packet_bytes = *packet_bytes;
+  NoteObserver observer;
+  SourceSession session(options, devices, observer);
+  const SessionReport report = RunWithProgress(session);
+
+  if (!report.status.ok()) {
+    spdlog::error("{}", std::string(report.status.message()));
+    ::alarm(kTargetEndSeconds);  // the target has as long to notice; its death signal does the rest
+  }
+  int target_exit = 0;
+  const nlohmann::json target_report = target->Finish(target_exit);
+  ::alarm(0);
+  nlohmann::json combined = ReportJson(report);
+  combined["target"] = target_report.is_discarded() ? nlohmann::json(nullptr) : target_report;
+  combined["target_peak_resident_bytes"] = PeakResidentBytesOfChildren();
+  const absl::Status written = json->Write(combined);
+  if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
+  if (!report.status.ok()) return ExitCodeOf(report.outcome);
+  if (target_exit != 0) {
+    spdlog::error("the target process ended with exit code {}", target_exit);
+    return kExitFailed;
+  }
+  std::fprintf(json->text_stream(), "%s  memory     source %s, target %s at most; arena on %s\n",
+               ReportText(report).c_str(), FormatBytes(PeakResidentBytes()).c_str(),
+               FormatBytes(PeakResidentBytesOfChildren()).c_str(), report.arena_backing.c_str());
+  return kExitDone;
+}
+
+}  // namespace godwit

@@ -1,0 +1,147 @@
+#include "tools/report.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <absl/strings/str_join.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+
+#include "base/errno_status.h"
+#include "base/units.h"
+
+namespace godwit {
+namespace {
+
+double Milliseconds(std::chrono::nanoseconds duration) {
+  return static_cast<double>(duration.count()) / 1e6;
+}
+
+const char* OutcomeName(SessionOutcome outcome) {
+  switch (outcome) {
+    case SessionOutcome::kDone:
+      return "done";
+    case SessionOutcome::kRolledBack:
+      return "rolled_back";
+    case SessionOutcome::kInDoubt:
+      return "in_doubt";
+  }
+  return "?";
+}
+
+std::string Hex(uint32_t crc) { return absl::StrFormat("%08x", crc); }
+
+uint64_t OutOfOrderPackets(const SessionReport& report) {
+  uint64_t packets = 0;
+  for (const DeviceReport& device : report.devices) packets += device.out_of_order_packets;
+  return packets;
+}
+
+// ru_maxrss is in KiB (getrusage(2)).
+uint64_t PeakResident(int who) {
+  rusage usage{};
+  return ::getrusage(who, &usage) == 0 ? static_cast<uint64_t>(usage.ru_maxrss) * kKiB : 0;
+}
+
+std::string LanesText(const SessionReport& report) {
+  uint64_t total = 0;
+  for (const LaneReport& lane : report.lanes) total += lane.bytes;
+  const auto share = [total](std::string* out, const LaneReport& lane) {
+    const double percent =
+        total == 0 ? 0 : 100.0 * static_cast<double>(lane.bytes) / static_cast<double>(total);
+    absl::StrAppendFormat(out, "%.1f %%", percent);
+  };
+  return absl::StrCat(report.lanes.size(), " over ",
+                      report.lanes.empty() ? "?" : report.lanes[0].transport, ": ",
+                      absl::StrJoin(report.lanes, "  ", share));
+}
+
+}  // namespace
+
+double ThroughputGibPerSecond(const SessionReport& report) {
+  const double seconds = static_cast<double>(report.stream_time.count()) / 1e9;
+  return seconds > 0 ? static_cast<double>(report.bytes) / static_cast<double>(kGiB) / seconds : 0;
+}
+
+uint64_t PeakResidentBytes() { return PeakResident(RUSAGE_SELF); }
+uint64_t PeakResidentBytesOfChildren() { return PeakResident(RUSAGE_CHILDREN); }
+
+nlohmann::json ReportJson(const SessionReport& report) {
+  nlohmann::json json;
+  json["result"] = OutcomeName(report.outcome);
+  if (!report.status.ok()) json["error"] = std::string(report.status.message());
+  json["peer"] = report.peer;
+  json["bytes"] = report.bytes;
+  json["packets"] = report.packets;
+  json["out_of_order_packets"] = OutOfOrderPackets(report);
+  json["duration_ms"] = Milliseconds(report.duration);
+  json["downtime_ms"] = Milliseconds(report.downtime);
+  json["throughput_gib_s"] = ThroughputGibPerSecond(report);
+  json["devices"] = nlohmann::json::array();
+  for (const DeviceReport& device : report.devices) {
+    json["devices"].push_back({{"name", device.name},
+                               {"kind", device.kind},
+                               {"bytes", device.bytes},
+                               {"packets", device.packets},
+                               {"out_of_order_packets", device.out_of_order_packets},
+                               {"sent_crc32c", Hex(device.sent_crc32c)},
+                               {"loaded_crc32c", Hex(device.loaded_crc32c)},
+                               {"content_verified", device.content_verified}});
+  }
+  json["lanes"] = nlohmann::json::array();
+  for (const LaneReport& lane : report.lanes) {
+    json["lanes"].push_back(
+        {{"transport", lane.transport}, {"bytes", lane.bytes}, {"packets", lane.packets}});
+  }
+  json["arena"] = {{"bytes", report.arena_bytes}, {"backing", report.arena_backing}};
+  json["peak_resident_bytes"] = PeakResidentBytes();
+  return json;
+}
+
+std::string ReportText(const SessionReport& report) {
+  const double seconds = Milliseconds(report.duration) / 1000;
+  std::string text = absl::StrFormat(
+      "moved %u device%s, %s, at %.2f GiB/s\n"
+      "  time       %.3f s in all, %.3f s of it downtime\n"
+      "  packets    %u, of which %u arrived out of order\n"
+      "  lanes      %s\n",
+      report.devices.size(), report.devices.size() == 1 ? "" : "s", FormatBytes(report.bytes),
+      ThroughputGibPerSecond(report), seconds, Milliseconds(report.downtime) / 1000, report.packets,
+      OutOfOrderPackets(report), LanesText(report));
+  for (const DeviceReport& device : report.devices) {
+    absl::StrAppendFormat(
+        &text, "  device     %s: %s, state verified: digest %s sent, %s loaded%s\n", device.name,
+        FormatBytes(device.bytes), Hex(device.sent_crc32c), Hex(device.loaded_crc32c),
+        device.content_verified ? ", content as expected" : "");
+  }
+  return text;
+}
+
+absl::StatusOr<JsonOutput> JsonOutput::Open(const std::string& path) {
+  JsonOutput output;
+  output.path_ = path;
+  output.to_stdout_ = path == "-";
+  if (!path.empty() && !output.to_stdout_) {
+    output.file_.reset(std::fopen(path.c_str(), "we"));
+    if (output.file_ == nullptr) {
+      return ErrnoStatus(errno, absl::StrCat("--json ", path, ": it can't be written"));
+    }
+  }
+  return output;
+}
+
+absl::Status JsonOutput::Write(const nlohmann::json& json) {
+  std::FILE* const file = to_stdout_ ? stdout : file_.get();
+  if (file == nullptr) return absl::OkStatus();
+  // Names come from the command line and the peer: bytes that are no UTF-8 must not throw.
+  const std::string text =
+      json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  if (std::fwrite(text.data(), 1, text.size(), file) != text.size() || std::fflush(file) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("--json ", path_, ": writing failed"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace godwit

@@ -1,0 +1,52 @@
+// What a session came to, for people and for programs.
+#ifndef GODWIT_TOOLS_REPORT_H_
+#define GODWIT_TOOLS_REPORT_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "godwit/session.h"
+
+namespace godwit {
+
+// The JSON of --json, documented in docs/command.md.
+nlohmann::json ReportJson(const SessionReport& report);
+
+// A few lines: bytes, rate, times, packets, lanes, devices.
+std::string ReportText(const SessionReport& report);
+
+// GiB/s over stream_time; 0 where nothing was measured.
+double ThroughputGibPerSecond(const SessionReport& report);
+
+// The most memory that this process has had resident, in bytes (getrusage(2)).
+uint64_t PeakResidentBytes();
+uint64_t PeakResidentBytesOfChildren();
+
+// Where --json goes. Opened before a session starts, so that a path that can't be written is found
+// before anything is touched.
+class JsonOutput {
+ public:
+  // "": nowhere; "-": stdout; else a file, replaced.
+  static absl::StatusOr<JsonOutput> Open(const std::string& path);
+  absl::Status Write(const nlohmann::json& json);
+  // Where text for people goes: stdout, unless that is taken by JSON.
+  std::FILE* text_stream() const { return to_stdout_ ? stderr : stdout; }
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::string path_;
+  bool to_stdout_ = false;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_TOOLS_REPORT_H_

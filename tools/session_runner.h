@@ -1,0 +1,74 @@
+// Runs a session of either side under the command's signals, progress line and report.
+#ifndef GODWIT_TOOLS_SESSION_RUNNER_H_
+#define GODWIT_TOOLS_SESSION_RUNNER_H_
+
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "godwit/session.h"
+#include "tools/exit_code.h"
+#include "tools/progress_line.h"
+#include "tools/report.h"
+
+namespace godwit {
+
+// Notes go to stderr, a line each.
+class NoteObserver : public SessionObserver {
+ public:
+  void OnNote(absl::string_view line) override { spdlog::warn("{}", std::string(line)); }
+};
+
+// While it lives SIGINT and SIGTERM cancel `session`. One at a time in a process.
+template <typename Session>
+class CancelOnSignal {
+ public:
+  explicit CancelOnSignal(Session& session) {
+    current_.store(&session);
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      if (Session* const running = current_.load()) running->Cancel();  // async-signal-safe
+    };
+    ::sigaction(SIGINT, &action, &old_int_);
+    ::sigaction(SIGTERM, &action, &old_term_);
+  }
+  ~CancelOnSignal() {
+    ::sigaction(SIGINT, &old_int_, nullptr);
+    ::sigaction(SIGTERM, &old_term_, nullptr);
+    current_.store(nullptr);
+  }
+  CancelOnSignal(const CancelOnSignal&) = delete;
+  CancelOnSignal& operator=(const CancelOnSignal&) = delete;
+
+ private:
+  static inline std::atomic<Session*> current_{nullptr};
+  struct sigaction old_int_ {};
+  struct sigaction old_term_ {};
+};
+
+template <typename Session>
+SessionReport RunWithProgress(Session& session) {
+  const CancelOnSignal<Session> cancel(session);
+  const ProgressLine line([&session] { return session.progress(); });
+  return session.Run();
+}
+
+template <typename Session>
+ExitCode RunSession(Session& session, JsonOutput& json) {
+  const SessionReport report = RunWithProgress(session);
+  const absl::Status written = json.Write(ReportJson(report));
+  if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
+  if (report.status.ok()) {
+    std::fputs(ReportText(report).c_str(), json.text_stream());
+  } else {
+    spdlog::error("{}", std::string(report.status.message()));
+  }
+  return ExitCodeOf(report.outcome);
+}
+
+}  // namespace godwit
+
+#endif  // GODWIT_TOOLS_SESSION_RUNNER_H_

@@ -1,0 +1,116 @@
+#include "transport/rendezvous.h"
+
+#include <absl/strings/str_cat.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+
+namespace godwit {
+namespace {
+
+// Enough for a session's lanes to arrive together, few enough that strangers cost nothing.
+constexpr size_t kHalfOpenMax = 128;
+constexpr std::chrono::seconds kPrefaceTimeout{5};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Rendezvous>> Rendezvous::Listen(const TcpAddress& address, Note note,
+                                                               const Clock& clock) {
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd listener, ListenTcp(address));
+  GODWIT_ASSIGN_OR_RETURN(const uint16_t port, LocalPort(listener.get()));
+  return std::unique_ptr<Rendezvous>(
+      new Rendezvous(std::move(listener), port, std::move(note), clock));
+}
+
+void Rendezvous::AddPollFds(std::vector<pollfd>& fds) const {
+  fds.push_back({listener_.get(), POLLIN, 0});
+  for (const HalfOpen& connection : half_open_) {
+    fds.push_back({connection.socket.get(), POLLIN, 0});
+  }
+}
+
+void Rendezvous::AcceptAll() {
+  for (size_t accepted = 0; accepted < kHalfOpenMax; ++accepted) {
+    auto socket = AcceptTcp(listener_.get(), Deadline());
+    if (!socket.ok()) return;  // nobody there, or gone again
+    if (half_open_.size() == kHalfOpenMax) {
+      note_(absl::StrCat("too many connections that say nothing: dropped the oldest, from ",
+                         half_open_.front().peer));
+      half_open_.pop_front();
+    }
+    HalfOpen connection;
+    connection.peer = PeerText(socket->get());
+    connection.socket = *std::move(socket);
+    connection.deadline = clock_.Now() + kPrefaceTimeout;
+    half_open_.push_back(std::move(connection));
+  }
+}
+
+Rendezvous::ReadResult Rendezvous::ReadPreface(HalfOpen& connection,
+                                               absl::Status& version_mismatch) {
+  while (connection.bytes_have < connection.bytes_wanted) {
+    const ssize_t got = ::recv(connection.socket.get(), &connection.bytes[connection.bytes_have],
+                               connection.bytes_wanted - connection.bytes_have, MSG_DONTWAIT);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      if (clock_.Now() < connection.deadline) return ReadResult::kMore;
+      note_(absl::StrCat("turned away ", connection.peer, ": it said too little for too long"));
+      return ReadResult::kGone;
+    }
+    if (got <= 0) {
+      note_(absl::StrCat("turned away ", connection.peer, ": it left before saying what it wants"));
+      return ReadResult::kGone;
+    }
+    connection.bytes_have += static_cast<size_t>(got);
+    if (connection.bytes_have < connection.bytes_wanted || connection.is_lane) continue;
+
+    const absl::StatusOr<PrefaceKind> kind = ClassifyPreface(connection.bytes.data());
+    if (absl::IsFailedPrecondition(kind.status())) {
+      // Our own preface tells the peer which version we are.
+      const auto ours = ControlPreface();
+      (void)::send(connection.socket.get(), ours.data(), ours.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      ::shutdown(connection.socket.get(), SHUT_WR);
+      version_mismatch = Annotate(kind.status(), absl::StrCat("peer ", connection.peer));
+      return ReadResult::kGone;
+    }
+    if (!kind.ok()) {
+      note_(absl::StrCat("turned away ", connection.peer, ": ", kind.status().message()));
+      return ReadResult::kGone;
+    }
+    if (*kind == PrefaceKind::kLane) {
+      connection.is_lane = true;
+      connection.bytes_wanted = kLanePrefaceBytes;
+    }
+  }
+  return ReadResult::kComplete;
+}
+
+absl::StatusOr<std::optional<Rendezvous::Arrival>> Rendezvous::Next() {
+  AcceptAll();
+  for (auto connection = half_open_.begin(); connection != half_open_.end();) {
+    absl::Status version_mismatch;
+    const ReadResult result = ReadPreface(*connection, version_mismatch);
+    if (result == ReadResult::kMore) {
+      ++connection;
+      continue;
+    }
+    std::optional<Arrival> arrival;
+    if (result == ReadResult::kComplete) {
+      arrival.emplace();
+      arrival->socket = std::move(connection->socket);
+      arrival->peer = std::move(connection->peer);
+      arrival->kind = connection->is_lane ? PrefaceKind::kLane : PrefaceKind::kControl;
+      if (connection->is_lane) arrival->lane = DecodeLanePreface(connection->bytes);
+    }
+    connection = half_open_.erase(connection);
+    if (!version_mismatch.ok()) return version_mismatch;
+    if (arrival.has_value()) return arrival;
+  }
+  return std::nullopt;
+}
+
+}  // namespace godwit

@@ -1,0 +1,78 @@
+// The target's front door: tells control channels, lanes and strangers apart.
+#ifndef GODWIT_TRANSPORT_RENDEZVOUS_H_
+#define GODWIT_TRANSPORT_RENDEZVOUS_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <poll.h>
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "godwit/unique_fd.h"
+#include "transport/control_channel.h"
+#include "transport/tcp/tcp_socket.h"
+
+namespace godwit {
+
+// Listens, takes connections, and reads the preface of each without waiting for any one of them.
+//
+// Ownership: owns the listening socket and connections whose preface is not complete.
+// Threads:   single-threaded.
+// Blocking:  never; sleep in poll(2) on AddPollFds() between calls of Next().
+// Errors:    a stranger, one that is too slow and one too many are turned away with a note. Only a
+//            peer that speaks another version of our protocol is an error.
+class Rendezvous {
+ public:
+  struct Arrival {
+    UniqueFd socket;
+    std::string peer;
+    PrefaceKind kind = PrefaceKind::kControl;
+    LaneHello lane;  // where kind is kLane
+  };
+  using Note = std::function<void(const std::string& line)>;
+
+  static absl::StatusOr<std::unique_ptr<Rendezvous>> Listen(const TcpAddress& address, Note note,
+                                                            const Clock& clock = Clock::Steady());
+
+  uint16_t port() const { return port_; }
+  void AddPollFds(std::vector<pollfd>& fds) const;
+
+  // Takes what has come; the next connection whose preface is complete, if any.
+  absl::StatusOr<std::optional<Arrival>> Next();
+
+ private:
+  struct HalfOpen {
+    UniqueFd socket;
+    std::string peer;
+    Clock::Duration deadline;
+    std::array<char, kLanePrefaceBytes> bytes;
+    size_t bytes_have = 0;
+    size_t bytes_wanted = kControlPrefaceBytes;
+    bool is_lane = false;
+  };
+  enum class ReadResult { kMore, kComplete, kGone };
+
+  Rendezvous(UniqueFd listener, uint16_t port, Note note, const Clock& clock)
+      : listener_(std::move(listener)), port_(port), note_(std::move(note)), clock_(clock) {}
+  void AcceptAll();
+  ReadResult ReadPreface(HalfOpen& connection, absl::Status& version_mismatch);
+
+  const UniqueFd listener_;
+  const uint16_t port_;
+  const Note note_;
+  const Clock& clock_;
+  std::list<HalfOpen> half_open_;  // at most kHalfOpenMax, oldest first
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_TRANSPORT_RENDEZVOUS_H_
