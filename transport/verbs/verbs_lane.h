@@ -85,6 +85,7 @@ class VerbsLane final : public Lane {
   size_t SendBurst(absl::Span<Buffer> packets);
   size_t PostReceiveBurst(absl::Span<Buffer> buffers);
   void PollSendCompletions();
+  void TakeSendCompletion(const ibv_wc& completion);
   bool TakeReceived(const ibv_wc& completion, Buffer& received);
   bool InArena(const Buffer& buffer, size_t payload_bytes) const;
 

@@ -76,7 +76,7 @@ size_t VerbsLane::SendBurst(absl::Span<Buffer> packets) {
 
 size_t VerbsLane::PollSent(absl::Span<Buffer> sent) {
   GODWIT_DCHECK(role_ == LaneRole::kSender);
-  if (posted_ != completed_) PollSendCompletions();
+  PollSendCompletions();
   const size_t finished = held_.size() - static_cast<size_t>(posted_ - completed_);
   const size_t count = std::min(finished, sent.size());
   for (size_t i = 0; i < count; ++i) sent[i] = held_.Pop();
@@ -84,19 +84,25 @@ size_t VerbsLane::PollSent(absl::Span<Buffer> sent) {
 }
 
 void VerbsLane::PollSendCompletions() {
-  const int count = ibv_poll_cq(cq_, kBurstMax, completions_.data());
-  if (ABSL_PREDICT_FALSE(count < 0))
-    return FailAndAbandon(ErrnoStatus(-count, "can't poll the completion queue"));
-  for (int i = 0; i < count && !abandoned_; ++i) {
-    const ibv_wc& completion = completions_[static_cast<size_t>(i)];
-    // Also when it failed: the NIC is done with it and with all that came before.
-    if (ABSL_PREDICT_FALSE(completion.wr_id - completed_ > posted_ - completed_)) {
-      return FailAndAbandon(absl::InternalError("the NIC completed a send that was never posted"));
+  while (posted_ != completed_) {
+    const int count = ibv_poll_cq(cq_, kBurstMax, completions_.data());
+    if (ABSL_PREDICT_FALSE(count < 0)) {
+      return FailAndAbandon(ErrnoStatus(-count, "can't poll the completion queue"));
     }
-    completed_ = completion.wr_id;
-    if (ABSL_PREDICT_FALSE(completion.status != IBV_WC_SUCCESS)) {
-      Fail(CompletionStatus(completion, role_));
+    for (size_t i = 0; i < static_cast<size_t>(count) && !abandoned_; ++i) {
+      TakeSendCompletion(completions_[i]);
     }
+    if (static_cast<size_t>(count) < kBurstMax) return;
+  }
+}
+
+void VerbsLane::TakeSendCompletion(const ibv_wc& completion) {
+  if (ABSL_PREDICT_FALSE(completion.wr_id - completed_ > posted_ - completed_)) {
+    return FailAndAbandon(absl::InternalError("the NIC completed a send that was never posted"));
+  }
+  completed_ = completion.wr_id;  // also when it failed: the NIC is done with it and all before it
+  if (ABSL_PREDICT_FALSE(completion.status != IBV_WC_SUCCESS)) {
+    Fail(CompletionStatus(completion, role_));
   }
 }
 
