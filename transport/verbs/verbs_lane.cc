@@ -19,9 +19,9 @@ constexpr uint8_t kHopLimit = 64;
 constexpr uint8_t kMinRnrTimer = 12;  // 0.64 ms; soft-RoCE collapses at 1 (0.01 ms)
 constexpr uint8_t kRnrRetries = 6;    // 7 means for ever
 // A lost packet is sent again after 4.096 us * 2^16 = 268 ms (a NIC may take four times that), so
-// a dead peer is noticed after 2 to 9 s, and a round trip of 100 ms isn't taken for a loss.
+// a dead peer is noticed after 2 to 8 s, and a round trip of 100 ms isn't taken for a loss.
 constexpr uint8_t kAckTimeoutExponent = 16;
-constexpr uint8_t kRetries = 7;
+constexpr uint8_t kRetries = 6;  // 7 is the most that NICs take, but soft-RoCE's "for ever"
 
 uint32_t RandomPsn() {
   std::random_device random;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/transport/verbs/fake_hca.h"
+#include "transport/verbs/completion_status.h"
 
 namespace godwit {
 namespace {
@@ -241,6 +242,7 @@ TEST_F(VerbsLaneTest, ConnectsWithTheSmallerMtuThePeersPsnAndFiniteRetries) {
   EXPECT_LE(attributes.sq_psn, 0xffffffU);
   EXPECT_GE(attributes.min_rnr_timer, 12);
   EXPECT_LT(attributes.rnr_retry, 7);  // 7 is for ever
+  EXPECT_LT(attributes.retry_cnt, 7);  // so it is to soft-RoCE
   EXPECT_GT(attributes.timeout, 0);    // 0 is for ever
   EXPECT_EQ(attributes.ah_attr.grh.sgid_index, 3);
   EXPECT_EQ(attributes.ah_attr.port_num, 1);
@@ -343,15 +345,33 @@ TEST_F(VerbsLaneTest, RefusesAMessageLongerThanTheLimits) {
   EXPECT_EQ(receiver_->status().code(), absl::StatusCode::kInvalidArgument);
 }
 
-TEST_F(VerbsLaneTest, TellsAReceiverWhoseNicRefusedTheLengthThatThePeerIsToBlame) {
-  for (const ibv_wc_status status : {IBV_WC_LOC_LEN_ERR, IBV_WC_REM_INV_REQ_ERR}) {
+TEST_F(VerbsLaneTest, BlamesThePeerForALengthThatOurNicRefused) {
+  size_t made = 0;
+  for (const ibv_wc_status status :
+       {IBV_WC_LOC_LEN_ERR, IBV_WC_REM_INV_REQ_ERR, IBV_WC_LOC_QP_OP_ERR}) {
     receiver_ = MakeLane(LaneRole::kReceiver);
-    FakeQp& qp = hca_.Qp(status == IBV_WC_LOC_LEN_ERR ? 0 : 1);
     EXPECT_EQ(PostReceives(*receiver_, 2), 2U);
-    hca_.FailOldest(qp, status, 0);
+    hca_.FailOldest(hca_.Qp(made++), status, 0);
     EXPECT_THAT(PollReceived(), IsEmpty());
     EXPECT_EQ(receiver_->status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_TRUE(receiver_->quiescent());
+  }
+}
+
+TEST_F(VerbsLaneTest, TellsASenderWhatToDoNextByTheCode) {
+  const std::pair<ibv_wc_status, absl::StatusCode> expected[] = {
+      {IBV_WC_RETRY_EXC_ERR, absl::StatusCode::kUnavailable},
+      {IBV_WC_RNR_RETRY_EXC_ERR, absl::StatusCode::kUnavailable},
+      {IBV_WC_WR_FLUSH_ERR, absl::StatusCode::kUnavailable},
+      {IBV_WC_REM_INV_REQ_ERR, absl::StatusCode::kAborted},
+      {IBV_WC_REM_OP_ERR, absl::StatusCode::kAborted},
+      {IBV_WC_LOC_PROT_ERR, absl::StatusCode::kInternal},
+      {IBV_WC_LOC_LEN_ERR, absl::StatusCode::kInternal},
+  };
+  for (const auto& [status, code] : expected) {
+    ibv_wc completion{};
+    completion.status = status;
+    EXPECT_EQ(CompletionStatus(completion, LaneRole::kSender).code(), code) << status;
   }
 }
 
