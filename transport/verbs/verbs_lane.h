@@ -121,8 +121,9 @@ class VerbsLane final : public Lane {
   // Cold.
   absl::Status status_;
   bool connected_ = false;
-  bool stopped_ = false;    // the queue pair is in ERR or gone
-  bool abandoned_ = false;  // it is gone: what the completion queue still says is stale
+  bool stream_ended_ = false;  // no message is passed on any more
+  bool stopped_ = false;       // the queue pair is in ERR or gone
+  bool abandoned_ = false;     // it is gone: what the completion queue still says is stale
 };
 
 }  // namespace godwit

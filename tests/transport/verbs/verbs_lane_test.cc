@@ -388,15 +388,30 @@ TEST_F(VerbsLaneTest, AChainTakenInPartFailsTheLaneAndKeepsBothHalvesApart) {
   EXPECT_THAT(PollSent(), SizeIs(4));
 }
 
-TEST_F(VerbsLaneTest, ReceivesTakenInPartComeBackToo) {
+TEST_F(VerbsLaneTest, ReceivesTakenInPartComeBackAndSoDoMessagesThatHadArrived) {
   Connect();
-  EXPECT_EQ(PostReceives(*receiver_, 2), 2U);
-  receiver_qp().reject_at = 0;
-  EXPECT_EQ(PostReceives(*receiver_, 5), 0U);
+  EXPECT_EQ(PostReceives(*receiver_, 3), 3U);
+  EXPECT_EQ(Send(2), 2U);
+  EXPECT_EQ(hca_.Deliver(sender_qp()), 2U);
+  receiver_qp().reject_at = 4;
+  EXPECT_EQ(PostReceives(*receiver_, 7), 4U);
   EXPECT_EQ(receiver_->status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(PostReceives(*receiver_, 1), 0U);
+  EXPECT_THAT(PollReceived(), SizeIs(2));
   EXPECT_TRUE(receiver_->quiescent());
-  EXPECT_THAT(PollReceived(), IsEmpty());
-  EXPECT_EQ(arena_->free_count(), arena_->buffer_count());
+}
+
+TEST_F(VerbsLaneTest, TakesAndReturnsNothingInTheOtherRole) {
+  Connect();
+  EXPECT_EQ(PostReceives(*sender_, 1), 0U);
+  EXPECT_EQ(sender_->receives_wanted(), 0U);
+  EXPECT_EQ(PostReceives(*receiver_, 1), 1U);
+  std::vector<Buffer> messages = Messages(1);
+  EXPECT_EQ(receiver_->Send(absl::MakeSpan(messages)), 0U);
+  EXPECT_TRUE(messages[0]);
+  Buffer none;
+  EXPECT_EQ(receiver_->PollSent({&none, 1}), 0U);
+  EXPECT_EQ(sender_->PollReceived({&none, 1}), 0U);
 }
 
 TEST_F(VerbsLaneTest, DestroysAQueuePairThatCannotBeStopped) {
