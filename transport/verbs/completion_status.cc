@@ -22,10 +22,11 @@ Meaning MeaningOf(ibv_wc_status status, LaneRole role) {
     case IBV_WC_REM_ABORT_ERR:
     case IBV_WC_RESP_TIMEOUT_ERR:
       return {absl::StatusCode::kUnavailable, ""};
-    // A receiver sees a message that is longer than its buffer as one or the other, depending on
-    // the NIC.
+    // What a receiver sees of a message that is longer than its buffer depends on the NIC; the last
+    // is soft-RoCE's. Our receives themselves are all alike, so a bad one would be the first.
     case IBV_WC_LOC_LEN_ERR:
     case IBV_WC_REM_INV_REQ_ERR:
+    case IBV_WC_LOC_QP_OP_ERR:
       if (receiving) {
         return {absl::StatusCode::kInvalidArgument, ": the peer's message is over the limit"};
       }

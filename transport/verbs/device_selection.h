@@ -15,9 +15,9 @@ namespace godwit {
 
 // What the user asked for; by default the first that works.
 struct VerbsDeviceOptions {
-  std::string device_name;
-  std::optional<uint32_t> port;  // from 1
-  std::optional<uint32_t> gid_index;
+  std::string device_name = {};
+  std::optional<uint32_t> port = std::nullopt;  // from 1
+  std::optional<uint32_t> gid_index = std::nullopt;
 };
 
 // One way out of this host.

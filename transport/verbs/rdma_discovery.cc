@@ -71,7 +71,8 @@ std::string DriverName(const ibv_device& device, uint32_t vendor_id) {
   return vendor_id == kSoftRoceVendorId ? "rdma_rxe" : "?";  // soft-RoCE has no device behind it
 }
 
-absl::StatusOr<RdmaPort> QueryPort(ibv_context* context, uint8_t number) {
+// Adds the size of the port's GID table to `gid_entries`.
+absl::StatusOr<RdmaPort> QueryPort(ibv_context* context, uint8_t number, size_t& gid_entries) {
   ibv_port_attr attributes{};
   if (const int error = ibv_query_port(context, number, &attributes); error != 0) {
     return ErrnoStatus(error, absl::StrCat("can't query port ", number));
@@ -84,17 +85,29 @@ absl::StatusOr<RdmaPort> QueryPort(ibv_context* context, uint8_t number) {
   port.active_mtu = attributes.active_mtu;
   port.lid = attributes.lid;
   port.message_bytes_max = attributes.max_msg_sz;
+  gid_entries += static_cast<size_t>(std::max(attributes.gid_tbl_len, 0));
+  return port;
+}
 
-  for (uint32_t index = 0; index < static_cast<uint32_t>(attributes.gid_tbl_len); ++index) {
-    ibv_gid_entry entry{};
-    if (ibv_query_gid_ex(context, number, index, &entry, 0) != 0) continue;  // an empty slot
+// The whole device's table in one system call: asking for each of soft-RoCE's 1024 slots takes
+// long.
+absl::Status QueryGids(ibv_context* context, size_t gid_entries, std::vector<RdmaPort>& ports) {
+  std::vector<ibv_gid_entry> entries(gid_entries);
+  if (entries.empty()) return absl::OkStatus();
+  const ssize_t used = ibv_query_gid_table(context, entries.data(), entries.size(), 0);
+  if (used < 0) return ErrnoStatus(static_cast<int>(-used), "can't query the table of GIDs");
+  for (size_t i = 0; i < std::min(static_cast<size_t>(used), entries.size()); ++i) {
+    const ibv_gid_entry& entry = entries[i];
     RdmaGid gid;
-    gid.index = index;
+    gid.index = entry.gid_index;
     gid.type = GidType(entry.gid_type);
     std::memcpy(gid.bytes.data(), entry.gid.raw, gid.bytes.size());
-    if (gid.bytes != kZeroGid) port.gids.push_back(gid);
+    if (gid.bytes == kZeroGid) continue;
+    for (RdmaPort& port : ports) {
+      if (port.number == entry.port_num) port.gids.push_back(gid);
+    }
   }
-  return port;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -139,10 +152,13 @@ absl::StatusOr<RdmaDeviceInfo> QueryRdmaDevice(ibv_context* context) {
   info.firmware = attributes.fw_ver;
   info.queue_entries_max = static_cast<uint32_t>(std::max(attributes.max_qp_wr, 0));
   info.completion_entries_max = static_cast<uint32_t>(std::max(attributes.max_cqe, 0));
+  size_t gid_entries = 0;
   for (unsigned number = 1; number <= attributes.phys_port_cnt; ++number) {
-    GODWIT_ASSIGN_OR_RETURN(RdmaPort port, QueryPort(context, static_cast<uint8_t>(number)));
+    GODWIT_ASSIGN_OR_RETURN(RdmaPort port,
+                            QueryPort(context, static_cast<uint8_t>(number), gid_entries));
     info.ports.push_back(std::move(port));
   }
+  GODWIT_RETURN_IF_ERROR(QueryGids(context, gid_entries, info.ports));
   return info;
 }
 

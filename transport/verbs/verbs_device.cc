@@ -16,6 +16,8 @@ namespace godwit {
 namespace {
 
 constexpr uint8_t kHopLimit = 64;
+// Local writes only: no peer ever gets a key to this memory.
+constexpr unsigned kArenaAccess = IBV_ACCESS_LOCAL_WRITE;
 
 absl::StatusOr<ibv_context*> OpenByName(const std::string& name) {
   int count = 0;
@@ -92,9 +94,7 @@ absl::Status VerbsDevice::OpenPath(const RdmaPath& path) {
 absl::Status VerbsDevice::RegisterArena() {
   GODWIT_RETURN_IF_ERROR(
       CheckMemlock(CurrentMemlockAllowance(), arena_.size_bytes(), path_.device_name));
-  // Local writes only: no peer ever gets a key to this memory.
-  region_ =
-      ibv_reg_mr(protection_domain_, arena_.address(), arena_.size_bytes(), IBV_ACCESS_LOCAL_WRITE);
+  region_ = ibv_reg_mr(protection_domain_, arena_.address(), arena_.size_bytes(), kArenaAccess);
   if (region_ != nullptr) return absl::OkStatus();
   const int error = errno;
   const std::string what = absl::StrCat("RDMA device ", path_.device_name, " refuses to register ",

@@ -19,9 +19,9 @@ constexpr uint8_t kHopLimit = 64;
 constexpr uint8_t kMinRnrTimer = 12;  // 0.64 ms; soft-RoCE collapses at 1 (0.01 ms)
 constexpr uint8_t kRnrRetries = 6;    // 7 means for ever
 // A lost packet is sent again after 4.096 us * 2^16 = 268 ms (a NIC may take four times that), so
-// a dead peer is noticed after 2 to 9 s, and a round trip of 100 ms isn't taken for a loss.
+// a dead peer is noticed after 2 to 8 s, and a round trip of 100 ms isn't taken for a loss.
 constexpr uint8_t kAckTimeoutExponent = 16;
-constexpr uint8_t kRetries = 7;
+constexpr uint8_t kRetries = 6;  // 7 is the most that NICs take, but soft-RoCE's "for ever"
 
 uint32_t RandomPsn() {
   std::random_device random;
@@ -177,6 +177,7 @@ absl::Status VerbsLane::Connect(const VerbsEndpoint& peer) {
 
 void VerbsLane::Close() {
   if (status_.ok()) status_ = absl::CancelledError(absl::StrCat(name_, ": closed"));
+  stream_ended_ = true;
   StopQueuePair();
 }
 
@@ -195,7 +196,7 @@ void VerbsLane::StopQueuePair() {
   if (queue_pair_->Modify(attributes, IBV_QP_STATE) != 0) Abandon();
 }
 
-// For failures after which completions may never come. One is a chain that was taken in part: its
+// For failures after which completions may never come. One is a chain of sends taken in part: its
 // last element, the signalled one, wasn't, so nothing tells when the NIC has done with the others.
 void VerbsLane::FailAndAbandon(absl::Status status) {
   Fail(std::move(status));
@@ -217,7 +218,7 @@ void VerbsLane::Abandon() {
 void VerbsLane::ArmWakeup() {
   queue_pair_->TakeEvents();
   const int error = ibv_req_notify_cq(cq_, 0);
-  if (error != 0) FailAndAbandon(ErrnoStatus(error, "can't arm the completion queue"));
+  if (error != 0) Fail(ErrnoStatus(error, "can't arm the completion queue"));
 }
 
 }  // namespace godwit

@@ -85,6 +85,7 @@ class VerbsLane final : public Lane {
   size_t SendBurst(absl::Span<Buffer> packets);
   size_t PostReceiveBurst(absl::Span<Buffer> buffers);
   void PollSendCompletions();
+  void TakeSendCompletion(const ibv_wc& completion);
   bool TakeReceived(const ibv_wc& completion, Buffer& received);
   bool InArena(const Buffer& buffer, size_t payload_bytes) const;
 
@@ -120,8 +121,9 @@ class VerbsLane final : public Lane {
   // Cold.
   absl::Status status_;
   bool connected_ = false;
-  bool stopped_ = false;    // the queue pair is in ERR or gone
-  bool abandoned_ = false;  // it is gone: what the completion queue still says is stale
+  bool stream_ended_ = false;  // no message is passed on any more
+  bool stopped_ = false;       // the queue pair is in ERR or gone
+  bool abandoned_ = false;     // it is gone: what the completion queue still says is stale
 };
 
 }  // namespace godwit

@@ -38,10 +38,9 @@ bool VerbsLane::InArena(const Buffer& buffer, size_t payload_bytes) const {
 }
 
 size_t VerbsLane::Send(absl::Span<Buffer> packets) {
-  GODWIT_DCHECK(role_ == LaneRole::kSender);
   size_t taken = 0;
   while (taken < packets.size()) {
-    if (ABSL_PREDICT_FALSE(!connected_ || !status_.ok())) break;
+    if (ABSL_PREDICT_FALSE(role_ != LaneRole::kSender || !connected_ || !status_.ok())) break;
     const size_t burst = std::min({packets.size() - taken, held_.free(), kBurstMax});
     if (burst == 0) break;
     taken += SendBurst(packets.subspan(taken, burst));
@@ -75,8 +74,8 @@ size_t VerbsLane::SendBurst(absl::Span<Buffer> packets) {
 }
 
 size_t VerbsLane::PollSent(absl::Span<Buffer> sent) {
-  GODWIT_DCHECK(role_ == LaneRole::kSender);
-  if (posted_ != completed_) PollSendCompletions();
+  if (role_ != LaneRole::kSender) return 0;
+  PollSendCompletions();
   const size_t finished = held_.size() - static_cast<size_t>(posted_ - completed_);
   const size_t count = std::min(finished, sent.size());
   for (size_t i = 0; i < count; ++i) sent[i] = held_.Pop();
@@ -84,19 +83,25 @@ size_t VerbsLane::PollSent(absl::Span<Buffer> sent) {
 }
 
 void VerbsLane::PollSendCompletions() {
-  const int count = ibv_poll_cq(cq_, kBurstMax, completions_.data());
-  if (ABSL_PREDICT_FALSE(count < 0))
-    return FailAndAbandon(ErrnoStatus(-count, "can't poll the completion queue"));
-  for (int i = 0; i < count && !abandoned_; ++i) {
-    const ibv_wc& completion = completions_[static_cast<size_t>(i)];
-    // Also when it failed: the NIC is done with it and with all that came before.
-    if (ABSL_PREDICT_FALSE(completion.wr_id - completed_ > posted_ - completed_)) {
-      return FailAndAbandon(absl::InternalError("the NIC completed a send that was never posted"));
+  while (posted_ != completed_) {
+    const int count = ibv_poll_cq(cq_, kBurstMax, completions_.data());
+    if (ABSL_PREDICT_FALSE(count < 0)) {
+      return FailAndAbandon(ErrnoStatus(-count, "can't poll the completion queue"));
     }
-    completed_ = completion.wr_id;
-    if (ABSL_PREDICT_FALSE(completion.status != IBV_WC_SUCCESS)) {
-      Fail(CompletionStatus(completion, role_));
+    for (size_t i = 0; i < static_cast<size_t>(count) && !abandoned_; ++i) {
+      TakeSendCompletion(completions_[i]);
     }
+    if (static_cast<size_t>(count) < kBurstMax) return;
+  }
+}
+
+void VerbsLane::TakeSendCompletion(const ibv_wc& completion) {
+  if (ABSL_PREDICT_FALSE(completion.wr_id - completed_ > posted_ - completed_)) {
+    return FailAndAbandon(absl::InternalError("the NIC completed a send that was never posted"));
+  }
+  completed_ = completion.wr_id;  // also when it failed: the NIC is done with it and all before it
+  if (ABSL_PREDICT_FALSE(completion.status != IBV_WC_SUCCESS)) {
+    Fail(CompletionStatus(completion, role_));
   }
 }
 
@@ -105,7 +110,6 @@ size_t VerbsLane::receives_wanted() const {
 }
 
 size_t VerbsLane::PostReceives(absl::Span<Buffer> buffers) {
-  GODWIT_DCHECK(role_ == LaneRole::kReceiver);
   size_t taken = 0;
   while (taken < buffers.size()) {
     const size_t burst = std::min({buffers.size() - taken, receives_wanted(), kBurstMax});
@@ -131,12 +135,12 @@ size_t VerbsLane::PostReceiveBurst(absl::Span<Buffer> buffers) {
 
   for (size_t i = 0; i < burst; ++i) held_.Push(std::move(buffers[i]));
   posted_ += burst;
-  if (ABSL_PREDICT_FALSE(error != 0)) FailAndAbandon(ErrnoStatus(error, "can't post receives"));
+  if (ABSL_PREDICT_FALSE(error != 0)) Fail(ErrnoStatus(error, "can't post receives"));
   return burst;
 }
 
 size_t VerbsLane::PollReceived(absl::Span<Buffer> received) {
-  GODWIT_DCHECK(role_ == LaneRole::kReceiver);
+  if (role_ != LaneRole::kReceiver) return 0;
   size_t delivered = 0;
   while (delivered < received.size() && posted_ != completed_) {
     const size_t want = std::min(received.size() - delivered, kBurstMax);
@@ -161,18 +165,18 @@ bool VerbsLane::TakeReceived(const ibv_wc& completion, Buffer& received) {
   }
   Buffer buffer = held_.Pop();
   ++completed_;
-  // After a failure the stream may have a hole: nothing that comes later is passed on.
-  if (ABSL_PREDICT_FALSE(!status_.ok())) return false;
-  if (ABSL_PREDICT_FALSE(completion.status != IBV_WC_SUCCESS)) {
-    Fail(CompletionStatus(completion, role_));
-    return false;
-  }
+  if (ABSL_PREDICT_FALSE(stream_ended_)) return false;
   const size_t bytes = completion.byte_len;
-  if (ABSL_PREDICT_FALSE(bytes < limits_.header_bytes ||
-                         bytes > limits_.header_bytes + limits_.payload_bytes_max)) {
-    Fail(absl::InvalidArgumentError(absl::StrCat(
-        "the peer sent a message of ", bytes, " bytes; the limits are ", limits_.header_bytes,
-        " to ", limits_.header_bytes + limits_.payload_bytes_max)));
+  const size_t bytes_max = limits_.header_bytes + limits_.payload_bytes_max;
+  const bool good =
+      completion.status == IBV_WC_SUCCESS && bytes >= limits_.header_bytes && bytes <= bytes_max;
+  if (ABSL_PREDICT_FALSE(!good)) {
+    stream_ended_ = true;  // what comes later would come after a hole
+    Fail(completion.status != IBV_WC_SUCCESS
+             ? CompletionStatus(completion, role_)
+             : absl::InvalidArgumentError(absl::StrCat("the peer sent a message of ", bytes,
+                                                       " bytes; the limits are ",
+                                                       limits_.header_bytes, " to ", bytes_max)));
     return false;
   }
   buffer.set_payload_bytes(bytes - limits_.header_bytes);
