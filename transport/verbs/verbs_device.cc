@@ -92,9 +92,10 @@ absl::Status VerbsDevice::OpenPath(const RdmaPath& path) {
 absl::Status VerbsDevice::RegisterArena() {
   GODWIT_RETURN_IF_ERROR(
       CheckMemlock(CurrentMemlockAllowance(), arena_.size_bytes(), path_.device_name));
-  // Local writes only: no peer ever gets a key to this memory.
-  region_ =
-      ibv_reg_mr(protection_domain_, arena_.address(), arena_.size_bytes(), IBV_ACCESS_LOCAL_WRITE);
+  // Local writes only: no peer ever gets a key to this memory. An integer, since the macro behind
+  // ibv_reg_mr mixes two enumerations, which clang warns about.
+  constexpr unsigned kAccess = IBV_ACCESS_LOCAL_WRITE;
+  region_ = ibv_reg_mr(protection_domain_, arena_.address(), arena_.size_bytes(), kAccess);
   if (region_ != nullptr) return absl::OkStatus();
   const int error = errno;
   const std::string what = absl::StrCat("RDMA device ", path_.device_name, " refuses to register ",
