@@ -18,9 +18,11 @@
 
 #define GODWIT_ASSIGN_OR_RETURN(declaration, expression) \
   GODWIT_ASSIGN_OR_RETURN_IMPL(GODWIT_CONCAT(godwit_status_or_, __LINE__), declaration, expression)
+// NOLINTBEGIN(bugprone-macro-parentheses): a name and a declaration can't stand in parentheses
 #define GODWIT_ASSIGN_OR_RETURN_IMPL(temporary, declaration, expression) \
   auto temporary = (expression);                                         \
   if (!temporary.ok()) return std::move(temporary).status();             \
   declaration = *std::move(temporary)
+// NOLINTEND(bugprone-macro-parentheses)
 
 #endif  // GODWIT_BASE_STATUS_MACROS_H_

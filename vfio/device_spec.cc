@@ -24,8 +24,9 @@ constexpr absl::string_view kSoftKeys =
 
 template <typename Value>
 absl::Status Into(absl::StatusOr<Value> parsed, Value& out) {
-  if (parsed.ok()) out = *std::move(parsed);
-  return parsed.status();
+  if (!parsed.ok()) return parsed.status();
+  out = *std::move(parsed);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> ParseSeed(absl::string_view text) {
