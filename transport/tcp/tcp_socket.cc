@@ -41,9 +41,12 @@ absl::StatusOr<AddrInfoList> Resolve(const TcpAddress& address, int flags) {
   const int error =
       ::getaddrinfo(address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &list);
   if (error == 0) return AddrInfoList(list);
-  return absl::NotFoundError(
-      absl::StrCat("no address for host \"", address.host,
-                   "\": ", error == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(error)));
+  // EAI_AGAIN: no name server answers, which says nothing about the host.
+  const auto code =
+      error == EAI_AGAIN ? absl::StatusCode::kUnavailable : absl::StatusCode::kNotFound;
+  return absl::Status(
+      code, absl::StrCat("no address for host \"", address.host, "\": ",
+                         error == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(error)));
 }
 
 absl::Status BadAddress(absl::string_view text, absl::string_view why) {

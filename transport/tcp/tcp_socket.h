@@ -35,7 +35,8 @@ absl::StatusOr<uint16_t> LocalPort(int socket);
 
 // Connects to the first of the host's addresses that answers; each gets an equal share of what is
 // left of `timeout`. Looking up a name may block for longer. The socket is in blocking mode.
-// Unavailable: nobody listens there (yet). DeadlineExceeded: no answer. NotFound: no such host.
+// Unavailable: nobody listens there (yet), or no name server answers. DeadlineExceeded: no answer.
+// NotFound: no such host.
 absl::StatusOr<UniqueFd> ConnectTcp(const TcpAddress& address, std::chrono::milliseconds timeout);
 
 // The next connection, in blocking mode. DeadlineExceeded if there is none by `deadline`; one in
