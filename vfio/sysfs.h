@@ -1,0 +1,34 @@
+// What sysfs says about a device that VFIO may give us.
+#ifndef GODWIT_VFIO_SYSFS_H_
+#define GODWIT_VFIO_SYSFS_H_
+
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+
+#include <string>
+
+namespace godwit {
+
+inline constexpr char kSysfsRoot[] = "/sys";
+
+struct SysfsDevice {
+  std::string name;         // "0000:01:00.1" or a UUID: what VFIO calls it
+  std::string path;         // of its directory
+  std::string driver;       // empty if none is bound
+  std::string iommu_group;  // a number; empty if it is in none
+
+  // A driver bound to the device that hands it to VFIO.
+  bool has_vfio_driver = false;
+};
+
+// Reads the directory's links. Missing ones leave their field empty.
+SysfsDevice ReadSysfsDevice(const std::string& path);
+
+// `text` is a PCI address (0000:01:00.1) or the path of a device's directory. InvalidArgument if
+// it is neither, NotFound if there is no such device, FailedPrecondition if VFIO can't open it as
+// it is: no VFIO driver bound, no IOMMU group.
+absl::StatusOr<SysfsDevice> FindVfioDevice(absl::string_view text, const std::string& sysfs_root);
+
+}  // namespace godwit
+
+#endif  // GODWIT_VFIO_SYSFS_H_
