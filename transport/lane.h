@@ -21,8 +21,6 @@ struct LaneLimits {
   uint32_t queue_packets = 0;    // packets in flight a lane, and receives posted a lane
 };
 
-enum class LaneRole { kSender, kReceiver };
-
 // What a transport may put before the header inside the header room (TCP: its length prefix).
 inline constexpr size_t kLaneHeaderRoomBytes = 64;
 inline constexpr size_t kMessageBytesMax = size_t{8} << 20;  // rdma_rxe's largest message
