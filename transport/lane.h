@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "base/arena.h"
 
@@ -20,12 +21,17 @@ struct LaneLimits {
   uint32_t queue_packets = 0;    // packets in flight a lane, and receives posted a lane
 };
 
+enum class LaneRole { kSender, kReceiver };
+
 // What a transport may put before the header inside the header room (TCP: its length prefix).
 inline constexpr size_t kLaneHeaderRoomBytes = 64;
 inline constexpr size_t kMessageBytesMax = size_t{8} << 20;  // rdma_rxe's largest message
 
-// Moves whole messages between two peers: reliable, in order within the lane, bounded. A lane is
-// used in one direction: the source sends, the target receives.
+// A lane is used in one direction: the source's end sends, the target's end receives.
+enum class LaneRole { kSender, kReceiver };
+
+// Moves whole messages between two peers: reliable, in order within the lane, bounded. The
+// calls of the other role take nothing and return nothing.
 //
 // Ownership: a Buffer belongs to exactly one side of the contract. Send() and PostReceives() take
 //            it, PollSent() and PollReceived() give it back.
@@ -33,11 +39,12 @@ inline constexpr size_t kMessageBytesMax = size_t{8} << 20;  // rdma_rxe's large
 // Blocking:  no call blocks, allocates or logs. Progress is made in PollSent and PollReceived, and
 //            for lanes over io_uring while their IoRing waits.
 // Errors:    the first failure is final. From then on status() reports it, Send() and
-//            PostReceives() take nothing, and every Buffer comes back from PollSent() (those that
-//            were being sent) or DrainReceives() (those that waited for data).
+//            PostReceives() take nothing. Messages that had arrived whole still come from
+//            PollReceived(), and every Buffer that was to be sent from PollSent(). Buffers that
+//            waited for data are freed with the lane, which may be destroyed once quiescent().
 class Lane {
  public:
-  virtual ~Lane() = default;
+  virtual ~Lane() = default;  // REQUIRES: quiescent()
 
   // Takes a prefix of `packets` and returns its length; those elements are left empty. Less than
   // packets.size() means that the queue is full or broken. The header is in place in each Buffer
@@ -68,7 +75,7 @@ class Lane {
   virtual bool quiescent() const = 0;
 
   // The peer has closed its end between two messages. Not an error: the engine knows whether the
-  // stream was complete.
+  // stream was complete. A sending lane notices too; to send on it then is an error.
   virtual bool peer_closed() const = 0;
 
   virtual const absl::Status& status() const = 0;

@@ -1,0 +1,51 @@
+// A first-in first-out queue of one thread, with its room allocated once.
+#ifndef GODWIT_BASE_FIXED_QUEUE_H_
+#define GODWIT_BASE_FIXED_QUEUE_H_
+
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+
+namespace godwit {
+
+// Ownership: owns its elements. T is default-constructible; a popped slot is left moved-from.
+// Threads:   single-threaded.
+// Blocking:  never; no allocation after construction.
+// Errors:    none; overflow and underflow are our own bugs and checked.
+template <typename T>
+class FixedQueue {
+ public:
+  explicit FixedQueue(size_t capacity) : slots_(capacity) {}
+
+  void Push(T&& value) {
+    GODWIT_CHECK(size_ < slots_.size());
+    slots_[(head_ + size_) % slots_.size()] = std::move(value);
+    ++size_;
+  }
+  T Pop() {
+    GODWIT_CHECK(size_ > 0);
+    T value = std::move(slots_[head_]);
+    head_ = (head_ + 1) % slots_.size();
+    --size_;
+    return value;
+  }
+  T& front() {
+    GODWIT_CHECK(size_ > 0);
+    return slots_[head_];
+  }
+
+  bool empty() const { return size_ == 0; }
+  size_t size() const { return size_; }
+  size_t free() const { return slots_.size() - size_; }
+
+ private:
+  std::vector<T> slots_;
+  size_t head_ = 0;
+  size_t size_ = 0;
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_BASE_FIXED_QUEUE_H_

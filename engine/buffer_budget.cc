@@ -1,0 +1,54 @@
+#include "engine/buffer_budget.h"
+
+#include <algorithm>
+
+#include "base/arena.h"
+#include "base/units.h"
+#include "engine/packet.h"
+
+namespace godwit {
+namespace {
+
+// Enough for a round trip at the rates that a lane reaches; more only costs cache.
+constexpr size_t kQueueBytes = 8 * kMiB;
+constexpr size_t kChainBytes = 4 * kMiB;
+
+uint32_t ClampTo(size_t value, uint32_t low, uint32_t high) {
+  return static_cast<uint32_t>(std::clamp<size_t>(value, low, high));
+}
+
+}  // namespace
+
+size_t PayloadBytesMax(size_t packet_bytes) {
+  return std::max(packet_bytes, kConfigPayloadBytesMax);
+}
+
+TargetBudget PlanTarget(size_t arena_bytes, uint32_t devices, uint32_t lanes, size_t packet_bytes,
+                        bool receives_are_posted_ahead) {
+  const size_t buffers = arena_bytes / Arena::StrideBytes(PayloadBytesMax(packet_bytes));
+  TargetBudget budget;
+  budget.queue_packets =
+      ClampTo(kQueueBytes / std::max<size_t>(packet_bytes, 1), kQueuePacketsMin, kQueuePacketsMax);
+  budget.receive_packets = kTcpReceivePackets;
+  if (receives_are_posted_ahead) {
+    budget.queue_packets = ClampTo(std::min<size_t>(budget.queue_packets, buffers / 2 / lanes),
+                                   kQueuePacketsMin, kQueuePacketsMax);
+    budget.receive_packets = budget.queue_packets;
+  }
+  const size_t for_lanes = size_t{lanes} * budget.receive_packets;
+  const size_t for_windows = buffers > for_lanes ? buffers - for_lanes : 0;
+  budget.window_packets = ClampTo(for_windows / devices, kWindowPacketsMin, kWindowPacketsMax);
+  budget.buffers = for_lanes + size_t{devices} * budget.window_packets;
+  return budget;
+}
+
+SourceBudget PlanSource(uint32_t devices, uint32_t lanes, size_t packet_bytes,
+                        uint32_t queue_packets) {
+  SourceBudget budget;
+  budget.chain_packets = ClampTo(kChainBytes / packet_bytes, 2, kChainPacketsMax);
+  // A device: a chain being read, two chains read and not yet sent. A lane: its queue.
+  budget.buffers = size_t{devices} * 3 * budget.chain_packets + size_t{lanes} * queue_packets;
+  return budget;
+}
+
+}  // namespace godwit

@@ -1,0 +1,111 @@
+#include "engine/loader.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+
+namespace godwit {
+
+Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
+               const Notifier& progress)
+    : device_(device),
+      window_(window),
+      packets_a_receipt_(std::max<uint32_t>(1, window_packets / 8)),
+      progress_(progress),
+      data_fd_(std::move(data_fd)) {}
+
+Loader::~Loader() { Stop(); }
+
+void Loader::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void Loader::Stop() {
+  window_.Stop();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Loader::Run() {
+  status_ = LoadAll();
+  phase_.store(status_.ok() ? Phase::kLoaded : Phase::kFailed, std::memory_order_release);
+  progress_.Notify();
+}
+
+absl::Status Loader::LoadAll() {
+  for (uint32_t packets = 1;; ++packets) {
+    std::optional<Packet> packet = window_.WaitNext();
+    if (!packet.has_value()) return absl::CancelledError("loading was stopped");
+
+    const PacketHeader& header = packet->header;
+    const uint64_t offset = loaded_bytes_.load(std::memory_order_relaxed);
+    if (header.stream_offset != offset || header.crc_before != stream_crc_) {
+      return absl::DataLossError(absl::StrFormat(
+          "device %s: packet %u does not continue the stream: it stands at byte %u with CRC 0x%08x "
+          "before it, but %u bytes with CRC 0x%08x have been loaded",
+          device_.name(), header.index, header.stream_offset, header.crc_before, offset,
+          stream_crc_));
+    }
+    if (header.is_config()) {
+      GODWIT_RETURN_IF_ERROR(Finish(*packet));
+      packet.reset();
+      window_.MarkLoaded();
+      return absl::OkStatus();
+    }
+    GODWIT_RETURN_IF_ERROR(Write(packet->buffer.payload_span()));
+    stream_crc_ = header.crc_after;
+    loaded_bytes_.store(offset + header.payload_bytes, std::memory_order_relaxed);
+
+    packet.reset();  // the buffer must be free before the window lets another packet come
+    const bool next_is_there = window_.MarkLoaded();
+    if (!next_is_there || packets % packets_a_receipt_ == 0) progress_.Notify();
+  }
+}
+
+absl::Status Loader::Write(absl::Span<const std::byte> bytes) {
+  const size_t total = bytes.size();
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(data_fd_.get(), bytes.data(), bytes.size());
+    if (written > 0) {
+      bytes.remove_prefix(static_cast<size_t>(written));
+      continue;
+    }
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EAGAIN) {
+      pollfd writable = {data_fd_.get(), POLLOUT, 0};
+      ::poll(&writable, 1, -1);
+      continue;
+    }
+    const std::string where = absl::StrCat(
+        "device ", device_.name(), ": loading its state at byte ",
+        loaded_bytes_.load(std::memory_order_relaxed) + total - bytes.size(), " failed");
+    return written < 0 ? ErrnoStatus(errno, where)
+                       : absl::DataLossError(absl::StrCat(where, ": the device took no bytes"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Loader::Finish(const Packet& config) {
+  auto content = DecodeConfigPayload(config.buffer.payload_span());
+  if (!content.ok()) {
+    return Annotate(content.status(), absl::StrCat("device ", device_.name()));
+  }
+  auto stopped = device_.SetState(DeviceState::kStop);
+  if (!stopped.ok()) {
+    return Annotate(stopped.status(), absl::StrCat("device ", device_.name(),
+                                                   ": it refused the state that it was given"));
+  }
+  data_fd_.Reset();
+  return Annotate(device_.LoadConfig(*content),
+                  absl::StrCat("device ", device_.name(), ": loading its configuration failed"));
+}
+
+}  // namespace godwit

@@ -1,0 +1,72 @@
+// Writes one device's packets to the device, in order, on a thread of its own.
+#ifndef GODWIT_ENGINE_LOADER_H_
+#define GODWIT_ENGINE_LOADER_H_
+
+#include <absl/status/status.h>
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+
+#include "base/notifier.h"
+#include "engine/reorder_window.h"
+#include "godwit/device.h"
+#include "godwit/unique_fd.h"
+
+namespace godwit {
+
+// From RESUMING to "loaded": writes the data packets, checks length and digest against the config
+// packet, takes the device from RESUMING to STOP (where drivers validate), applies the config.
+//
+// Ownership: owns the data_fd and the thread; borrows device, window and notifier.
+// Threads:   Start(), Stop() and the destructor from one thread; the rest from any. While it runs
+//            nobody else calls the device's methods. Lock order: window lock → device lock; the
+//            window lock is never held across a write.
+// Blocking:  Stop() waits for a write or state change that is under way.
+// Errors:    the first is final. The device is then still in RESUMING, STOP or ERROR: reset it.
+class Loader {
+ public:
+  enum class Phase { kLoading, kLoaded, kFailed };
+
+  // `progress` is notified when a receipt is due and when the phase changes.
+  Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
+         const Notifier& progress);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  void Start();
+  void Stop();
+
+  Phase phase() const { return phase_.load(std::memory_order_acquire); }
+  // REQUIRES: phase() == kFailed
+  const absl::Status& status() const { return status_; }
+  uint64_t loaded_bytes() const { return loaded_bytes_.load(std::memory_order_relaxed); }
+  // The digest of what was loaded. REQUIRES: phase() == kLoaded
+  uint32_t stream_crc() const { return stream_crc_; }
+
+ private:
+  void Run();
+  absl::Status LoadAll();
+  absl::Status Write(absl::Span<const std::byte> bytes);
+  absl::Status Finish(const Packet& config);
+
+  Device& device_;
+  ReorderWindow& window_;
+  const uint32_t packets_a_receipt_;
+  const Notifier& progress_;
+
+  // Owned by the thread while it runs.
+  UniqueFd data_fd_;
+  uint32_t stream_crc_ = 0;
+  absl::Status status_;
+
+  std::atomic<uint64_t> loaded_bytes_{0};  // a statistic: relaxed
+  // Release by the loader, acquire by phase(): makes status_ and stream_crc_ readable.
+  std::atomic<Phase> phase_{Phase::kLoading};
+  std::thread thread_;
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_LOADER_H_

@@ -1,0 +1,178 @@
+#include "engine/packet.h"
+
+#include <absl/strings/str_format.h>
+
+#include <cstring>
+
+#include "base/check.h"
+#include "base/crc32c.h"
+
+namespace godwit {
+namespace {
+
+// Offsets of docs/wire-format.md, section 1, in its order.
+constexpr size_t kMagicAt = 0;
+constexpr size_t kVersionAt = 4;
+constexpr size_t kTypeAt = 5;
+constexpr size_t kDeviceAt = 6;
+constexpr size_t kEpochAt = 8;
+constexpr size_t kPayloadBytesAt = 12;
+constexpr size_t kLaneSequenceAt = 16;
+constexpr size_t kStreamOffsetAt = 24;
+constexpr size_t kCrcBeforeAt = 32;
+constexpr size_t kCrcAfterAt = 36;
+constexpr size_t kConfigCrcAt = 40;
+constexpr size_t kReservedAt = 44;
+constexpr size_t kHeaderCrcAt = 64;
+constexpr size_t kPacketVersionAt = 68;
+constexpr size_t kIndexAt = 72;
+constexpr size_t kFlagsAt = 76;
+static_assert(kFlagsAt + 4 == kFrameHeaderBytes);
+static_assert(kFrameHeaderBytes <= kHeaderRoomBytes);
+
+void Put16(std::byte* at, uint16_t value) {
+  at[0] = static_cast<std::byte>(value >> 8);
+  at[1] = static_cast<std::byte>(value);
+}
+void Put32(std::byte* at, uint32_t value) {
+  Put16(at, static_cast<uint16_t>(value >> 16));
+  Put16(at + 2, static_cast<uint16_t>(value));
+}
+void Put64(std::byte* at, uint64_t value) {
+  Put32(at, static_cast<uint32_t>(value >> 32));
+  Put32(at + 4, static_cast<uint32_t>(value));
+}
+uint16_t Get16(const std::byte* at) {
+  return static_cast<uint16_t>(std::to_integer<unsigned>(at[0]) << 8 |
+                               std::to_integer<unsigned>(at[1]));
+}
+uint32_t Get32(const std::byte* at) {
+  return static_cast<uint32_t>(Get16(at)) << 16 | Get16(at + 2);
+}
+uint64_t Get64(const std::byte* at) {
+  return static_cast<uint64_t>(Get32(at)) << 32 | Get32(at + 4);
+}
+
+uint32_t HeaderCrc(const std::byte* bytes) {
+  const uint32_t crc = Crc32cExtend(kCrc32cOfNothing, {bytes, kHeaderCrcAt});
+  return Crc32cExtend(crc, {bytes + kPacketVersionAt, kFrameHeaderBytes - kPacketVersionAt});
+}
+
+}  // namespace
+
+void EncodePacketHeader(const PacketHeader& header, std::byte* out) {
+  Put32(out + kMagicAt, kFrameMagic);
+  out[kVersionAt] = std::byte{kFrameVersion};
+  out[kTypeAt] = std::byte{kFrameTypeDeviceState};
+  Put16(out + kDeviceAt, header.device);
+  Put32(out + kEpochAt, header.epoch);
+  Put32(out + kPayloadBytesAt, header.payload_bytes);
+  Put64(out + kLaneSequenceAt, header.lane_sequence);
+  Put64(out + kStreamOffsetAt, header.stream_offset);
+  Put32(out + kCrcBeforeAt, header.crc_before);
+  Put32(out + kCrcAfterAt, header.crc_after);
+  Put32(out + kConfigCrcAt, header.config_crc);
+  std::memset(out + kReservedAt, 0, kHeaderCrcAt - kReservedAt);
+  Put32(out + kPacketVersionAt, kPacketVersion);
+  Put32(out + kIndexAt, header.index);
+  Put32(out + kFlagsAt, header.flags);
+  Put32(out + kHeaderCrcAt, HeaderCrc(out));
+}
+
+absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t payload_bytes) {
+  const uint32_t magic = Get32(bytes + kMagicAt);
+  if (magic != kFrameMagic) {
+    return absl::DataLossError(
+        absl::StrFormat("frame magic is 0x%08x, expected 0x%08x", magic, kFrameMagic));
+  }
+  const uint32_t header_crc = Get32(bytes + kHeaderCrcAt);
+  const uint32_t computed = HeaderCrc(bytes);
+  if (header_crc != computed) {
+    return absl::DataLossError(
+        absl::StrFormat("frame header CRC is 0x%08x, its bytes give 0x%08x", header_crc, computed));
+  }
+  const auto version = std::to_integer<unsigned>(bytes[kVersionAt]);
+  if (version != kFrameVersion) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("frame version is %u, this side knows %u", version, kFrameVersion));
+  }
+  const auto type = std::to_integer<unsigned>(bytes[kTypeAt]);
+  if (type != kFrameTypeDeviceState) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("frame type is %u, this side knows %u", type, kFrameTypeDeviceState));
+  }
+  const uint32_t packet_version = Get32(bytes + kPacketVersionAt);
+  if (packet_version != kPacketVersion) {
+    return absl::InvalidArgumentError(absl::StrFormat("packet version is %u, this side knows %u",
+                                                      packet_version, kPacketVersion));
+  }
+  for (size_t at = kReservedAt; at < kHeaderCrcAt; ++at) {
+    if (bytes[at] != std::byte{0}) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("reserved byte %u of the frame header is not 0", at));
+    }
+  }
+
+  PacketHeader header;
+  header.device = Get16(bytes + kDeviceAt);
+  header.epoch = Get32(bytes + kEpochAt);
+  header.payload_bytes = Get32(bytes + kPayloadBytesAt);
+  header.lane_sequence = Get64(bytes + kLaneSequenceAt);
+  header.stream_offset = Get64(bytes + kStreamOffsetAt);
+  header.crc_before = Get32(bytes + kCrcBeforeAt);
+  header.crc_after = Get32(bytes + kCrcAfterAt);
+  header.config_crc = Get32(bytes + kConfigCrcAt);
+  header.index = Get32(bytes + kIndexAt);
+  header.flags = Get32(bytes + kFlagsAt);
+  if ((header.flags & ~kPacketFlagConfigState) != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("packet flags 0x%x have a bit that this side does not know", header.flags));
+  }
+  if (header.epoch != 0) {
+    return absl::InvalidArgumentError(absl::StrFormat("epoch is %u, expected 0", header.epoch));
+  }
+  if (header.payload_bytes != payload_bytes) {
+    return absl::DataLossError(absl::StrFormat("frame says %u payload bytes, its message has %u",
+                                               header.payload_bytes, payload_bytes));
+  }
+  if (header.index == kPacketIndexInvalid) {
+    return absl::InvalidArgumentError("packet index is 0xffffffff, which is never valid");
+  }
+  return header;
+}
+
+bool PayloadMatches(const PacketHeader& header, absl::Span<const std::byte> payload) {
+  if (header.is_config()) {
+    return header.crc_before == header.crc_after &&
+           Crc32cExtend(kCrc32cOfNothing, payload) == header.config_crc;
+  }
+  return header.config_crc == 0 && Crc32cExtend(header.crc_before, payload) == header.crc_after;
+}
+
+void EncodeConfigPayload(absl::string_view config, Buffer& buffer) {
+  GODWIT_CHECK(config.size() <= kConfigBytesMax);
+  GODWIT_CHECK(buffer.payload_bytes_max() >= config.size() + kConfigMarkBytes);
+  Put64(buffer.payload(), kDevConfigStateMark);
+  if (!config.empty()) std::memcpy(buffer.payload() + 8, config.data(), config.size());
+  Put64(buffer.payload() + 8 + config.size(), kEndOfStateMark);
+  buffer.set_payload_bytes(config.size() + kConfigMarkBytes);
+}
+
+absl::StatusOr<absl::string_view> DecodeConfigPayload(absl::Span<const std::byte> payload) {
+  if (payload.size() < kConfigMarkBytes || payload.size() > kConfigPayloadBytesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("config packet of %u bytes, allowed are %u to %u", payload.size(),
+                        kConfigMarkBytes, kConfigPayloadBytesMax));
+  }
+  const uint64_t begin = Get64(payload.data());
+  const uint64_t end = Get64(payload.data() + payload.size() - 8);
+  if (begin != kDevConfigStateMark || end != kEndOfStateMark) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("config packet is marked 0x%016x … 0x%016x, expected 0x%016x … 0x%016x",
+                        begin, end, kDevConfigStateMark, kEndOfStateMark));
+  }
+  return absl::string_view(reinterpret_cast<const char*>(payload.data()) + 8,
+                           payload.size() - kConfigMarkBytes);
+}
+
+}  // namespace godwit

@@ -1,0 +1,79 @@
+// The frame header: docs/wire-format.md, section 1, in code.
+#ifndef GODWIT_ENGINE_PACKET_H_
+#define GODWIT_ENGINE_PACKET_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/types/span.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/arena.h"
+#include "godwit/device.h"
+
+namespace godwit {
+
+inline constexpr uint32_t kFrameMagic = 0x47445754;  // "GDWT"
+inline constexpr uint8_t kFrameVersion = 1;
+inline constexpr uint8_t kFrameTypeDeviceState = 1;
+inline constexpr size_t kFrameHeaderBytes = 80;
+
+// QEMU's device-state packet (migration/vfio, multifd transfer): version, flag and invalid index.
+inline constexpr uint32_t kPacketVersion = 0;
+inline constexpr uint32_t kPacketFlagConfigState = 1U << 0;
+inline constexpr uint32_t kPacketIndexInvalid = 0xffffffff;
+
+// QEMU's marks around a device's configuration.
+inline constexpr uint64_t kDevConfigStateMark = 0xffffffffef100002;
+inline constexpr uint64_t kEndOfStateMark = 0xffffffffef100001;
+inline constexpr size_t kConfigMarkBytes = 16;  // both
+inline constexpr size_t kConfigPayloadBytesMax = kConfigBytesMax + kConfigMarkBytes;
+
+inline constexpr uint32_t kDevicesMax = 64;
+inline constexpr uint32_t kLanesMax = 64;
+inline constexpr size_t kPacketBytesMax = (size_t{8} << 20) - kFrameHeaderBytes;
+
+struct PacketHeader {
+  uint16_t device = 0;
+  uint32_t epoch = 0;
+  uint32_t payload_bytes = 0;
+  uint64_t lane_sequence = 0;
+  uint64_t stream_offset = 0;  // bytes
+  uint32_t crc_before = 0;
+  uint32_t crc_after = 0;
+  uint32_t config_crc = 0;
+  uint32_t index = 0;
+  uint32_t flags = 0;
+
+  bool is_config() const { return (flags & kPacketFlagConfigState) != 0; }
+  friend bool operator==(const PacketHeader&, const PacketHeader&) = default;
+};
+
+// Writes the header, its own CRC included, over the kFrameHeaderBytes at `out`.
+void EncodePacketHeader(const PacketHeader& header, std::byte* out);
+
+// Reads and checks all that can be checked without a session: magic, header CRC, versions, type,
+// flags, reserved bytes, payload_bytes == `payload_bytes` (what the message had). The error names
+// field and value: DataLoss for damage, InvalidArgument for a value out of range.
+absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t payload_bytes);
+
+// Whether the payload is what the header's CRCs say.
+bool PayloadMatches(const PacketHeader& header, absl::Span<const std::byte> payload);
+
+// A Buffer and the header that goes, or came, with it.
+struct Packet {
+  Buffer buffer;
+  PacketHeader header;
+};
+
+// Fills `buffer` with `config` between its marks. REQUIRES: config.size() <= kConfigBytesMax and
+// the buffer has room for kConfigPayloadBytesMax.
+void EncodeConfigPayload(absl::string_view config, Buffer& buffer);
+// The configuration inside a config packet's payload; valid while the payload is. InvalidArgument
+// where the marks are not.
+absl::StatusOr<absl::string_view> DecodeConfigPayload(absl::Span<const std::byte> payload);
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_PACKET_H_

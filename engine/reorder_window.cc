@@ -1,0 +1,96 @@
+#include "engine/reorder_window.h"
+
+#include <absl/strings/str_format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace godwit {
+
+ReorderWindow::ReorderWindow(uint32_t window_packets) {
+  GODWIT_CHECK(window_packets > 0);
+  MutexLock lock(mutex_);
+  slots_.resize(window_packets);
+}
+
+absl::Status ReorderWindow::Insert(Packet&& packet) {
+  const uint32_t index = packet.header.index;
+  MutexLock lock(mutex_);
+  const uint64_t end = uint64_t{loaded_packets_} + slots_.size();
+  if (index >= end || index == kPacketIndexInvalid) {
+    return absl::OutOfRangeError(
+        absl::StrFormat("packet index %u is past the window, which ends before %u", index, end));
+  }
+  // Taken but not yet loaded packets are in nobody's slot, so compare with next_index_.
+  if (index < next_index_ || Slot(index).buffer) {
+    return absl::AlreadyExistsError(absl::StrFormat("packet index %u has come before", index));
+  }
+  if (config_index_.has_value() && (index > *config_index_ || packet.header.is_config())) {
+    return absl::OutOfRangeError(absl::StrFormat(
+        "packet index %u comes after the config packet, %u", index, *config_index_));
+  }
+  if (packet.header.is_config() && highest_index_.has_value() && *highest_index_ > index) {
+    return absl::OutOfRangeError(absl::StrFormat(
+        "config packet has index %u, but packet %u has come before it", index, *highest_index_));
+  }
+
+  if (packet.header.is_config()) config_index_ = index;
+  highest_index_ = std::max(highest_index_.value_or(0), index);
+  if (index != contiguous_packets_) ++out_of_order_packets_;
+  Slot(index) = std::move(packet);
+  ++held_packets_;
+  depth_high_water_ = std::max(depth_high_water_, held_packets_);
+  while (contiguous_packets_ < end && contiguous_packets_ >= next_index_ &&
+         Slot(contiguous_packets_).buffer &&
+         Slot(contiguous_packets_).header.index == contiguous_packets_) {
+    ++contiguous_packets_;
+  }
+  if (index == next_index_) next_is_there_.NotifyOne();
+  return absl::OkStatus();
+}
+
+std::optional<Packet> ReorderWindow::WaitNext() {
+  MutexLock lock(mutex_);
+  while (!stopped_ && !Slot(next_index_).buffer) next_is_there_.Wait(mutex_);
+  if (stopped_) return std::nullopt;
+  Packet packet = std::move(Slot(next_index_));
+  ++next_index_;
+  --held_packets_;
+  return packet;
+}
+
+bool ReorderWindow::MarkLoaded() {
+  MutexLock lock(mutex_);
+  GODWIT_CHECK(loaded_packets_ < next_index_);
+  ++loaded_packets_;
+  return static_cast<bool>(Slot(next_index_).buffer);
+}
+
+void ReorderWindow::Stop() {
+  MutexLock lock(mutex_);
+  stopped_ = true;
+  next_is_there_.NotifyAll();
+}
+
+uint32_t ReorderWindow::loaded_packets() const {
+  MutexLock lock(mutex_);
+  return loaded_packets_;
+}
+
+uint64_t ReorderWindow::out_of_order_packets() const {
+  MutexLock lock(mutex_);
+  return out_of_order_packets_;
+}
+
+uint32_t ReorderWindow::depth_high_water() const {
+  MutexLock lock(mutex_);
+  return depth_high_water_;
+}
+
+bool ReorderWindow::complete() const {
+  MutexLock lock(mutex_);
+  return config_index_.has_value() && contiguous_packets_ > *config_index_;
+}
+
+}  // namespace godwit

@@ -1,0 +1,224 @@
+#include "engine/source_worker.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/buffer_budget.h"
+
+namespace godwit {
+
+absl::StatusOr<std::unique_ptr<SourceWorker>> SourceWorker::Make(std::vector<Stream> streams,
+                                                                 const Limits& limits, Arena& arena,
+                                                                 const Notifier& events) {
+  GODWIT_ASSIGN_OR_RETURN(Notifier inbox, Notifier::Create());
+  return std::unique_ptr<SourceWorker>(
+      new SourceWorker(std::move(streams), limits, arena, std::move(inbox), events));
+}
+
+SourceWorker::SourceWorker(std::vector<Stream> streams, const Limits& limits, Arena& arena,
+                           Notifier inbox, const Notifier& events)
+    : WorkerBase(arena, std::move(inbox), events),
+      limits_(limits),
+      streams_(std::move(streams)),
+      devices_(streams_.size()),
+      lane_receipts_(limits.lanes),
+      device_loaded_(streams_.size()),
+      device_counters_(streams_.size()),
+      lane_counters_(limits.lanes) {}
+
+absl::Status SourceWorker::SetUp() {
+  lane_slots_.clear();
+  for (size_t i = 0; i < lanes().size(); ++i) lane_slots_.emplace_back(limits_.queue_packets);
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    devices_[i].reader = std::make_unique<StateReader>(
+        static_cast<uint16_t>(i), streams_[i].name, std::move(streams_[i].data_fd),
+        limits_.packet_bytes, limits_.chain_packets, ring(), arena());
+  }
+  return absl::OkStatus();
+}
+
+// HOT PATH from here to PickLane.
+absl::StatusOr<bool> SourceWorker::Step() {
+  GODWIT_RETURN_IF_ERROR(TakeReceipts());
+  GODWIT_ASSIGN_OR_RETURN(bool worked, PumpReaders());
+  worked |= SendPackets();
+  worked |= CollectSent();
+  GODWIT_RETURN_IF_ERROR(CheckLanes());
+  NoteCompletion();
+  return worked;
+}
+
+absl::Status SourceWorker::TakeReceipts() {
+  for (size_t i = 0; i < lane_slots_.size(); ++i) {
+    LaneSlot& slot = lane_slots_[i];
+    const uint64_t packets = lane_receipts_[i].load(std::memory_order_relaxed);
+    if (packets <= slot.receipted_packets) continue;
+    if (packets > slot.sent_packets) {
+      return absl::InvalidArgumentError(absl::StrCat("the target acknowledges ", packets,
+                                                     " packets on lane ", i, ", but only ",
+                                                     slot.sent_packets, " were sent"));
+    }
+    slot.receipted_packets = packets;
+    while (slot.freed_packets < packets && !slot.unreceipted.empty()) {
+      (void)slot.unreceipted.Pop();
+      ++slot.freed_packets;
+    }
+  }
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    const uint32_t loaded = device_loaded_[i].load(std::memory_order_relaxed);
+    if (loaded > device_counters_[i].packets.load(std::memory_order_relaxed)) {
+      return absl::InvalidArgumentError(absl::StrCat("the target claims to have loaded ", loaded,
+                                                     " packets of device ", streams_[i].name,
+                                                     ", more than were sent"));
+    }
+    devices_[i].loaded_packets = std::max(devices_[i].loaded_packets, loaded);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> SourceWorker::PumpReaders() {
+  bool worked = false;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    DeviceSlot& device = devices_[i];
+    if (!device.reader->status().ok()) return device.reader->status();
+    worked |= device.reader->Pump();
+    if (device.config_made || !device.reader->finished()) continue;
+    Buffer buffer = arena().TryAcquire();
+    if (!buffer) continue;  // a receipt will free one
+    device.config_packet = device.reader->MakeConfigPacket(streams_[i].config, std::move(buffer));
+    device.config_made = true;
+    worked = true;
+  }
+  return worked;
+}
+
+bool SourceWorker::MayTake(DeviceSlot& device) {
+  if (!device.reader->has_packet() && !device.config_packet.has_value()) return false;
+  const uint32_t next_index = device.config_packet.has_value() ? device.config_packet->header.index
+                                                               : device.reader->front_index();
+  return next_index < uint64_t{device.loaded_packets} + limits_.window_packets;
+}
+
+std::optional<Packet> SourceWorker::NextPacket() {
+  for (size_t tried = 0; tried < devices_.size(); ++tried) {
+    DeviceSlot& device = devices_[next_device_];
+    next_device_ = (next_device_ + 1) % devices_.size();
+    if (!MayTake(device)) continue;
+    if (device.reader->has_packet()) return device.reader->PopPacket();
+    return std::exchange(device.config_packet, std::nullopt);
+  }
+  return std::nullopt;
+}
+
+int SourceWorker::PickLane() const {
+  int best = -1;
+  uint64_t best_under_way = limits_.queue_packets;
+  for (size_t i = 0; i < lane_slots_.size(); ++i) {
+    const LaneSlot& slot = lane_slots_[i];
+    const uint64_t under_way = slot.sent_packets - slot.receipted_packets;
+    const bool fewer = under_way < best_under_way;
+    const bool fresher = best >= 0 && under_way == best_under_way &&
+                         slot.sent_packets < lane_slots_[static_cast<size_t>(best)].sent_packets;
+    if (fewer || fresher) {
+      best = static_cast<int>(i);
+      best_under_way = under_way;
+    }
+  }
+  return best;
+}
+
+bool SourceWorker::SendPackets() {
+  bool worked = false;
+  for (int lane = PickLane(); lane >= 0; lane = PickLane()) {
+    std::optional<Packet> packet = NextPacket();
+    if (!packet.has_value()) break;
+    const auto at = static_cast<size_t>(lane);
+    LaneSlot& slot = lane_slots_[at];
+    packet->header.lane_sequence = slot.sent_packets;
+    EncodePacketHeader(packet->header, packet->buffer.header(kFrameHeaderBytes));
+
+    const size_t payload_bytes = packet->buffer.payload_bytes();
+    const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet->buffer, 1));
+    // The queue has room (slot's count says so), so the lane is broken: CheckLanes() says how.
+    if (taken == 0) return worked;
+    ++slot.sent_packets;
+    DeviceCounters& device = device_counters_[packet->header.device];
+    device.bytes.fetch_add(packet->header.is_config() ? 0 : payload_bytes,
+                           std::memory_order_relaxed);
+    device.packets.fetch_add(1, std::memory_order_relaxed);
+    lane_counters_[at].bytes.fetch_add(payload_bytes, std::memory_order_relaxed);
+    lane_counters_[at].packets.fetch_add(1, std::memory_order_relaxed);
+    worked = true;
+  }
+  return worked;
+}
+
+bool SourceWorker::CollectSent() {
+  bool worked = false;
+  for (size_t i = 0; i < lane_slots_.size(); ++i) {
+    LaneSlot& slot = lane_slots_[i];
+    Buffer sent[16];
+    while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(sent))) {
+      worked = true;
+      for (size_t k = 0; k < count; ++k) {
+        if (slot.freed_packets < slot.receipted_packets) {
+          sent[k] = Buffer();  // its receipt came before its completion
+          ++slot.freed_packets;
+        } else {
+          slot.unreceipted.Push(std::move(sent[k]));
+        }
+      }
+    }
+  }
+  return worked;
+}
+
+absl::Status SourceWorker::CheckLanes() {
+  for (size_t i = 0; i < lanes().size(); ++i) {
+    const absl::Status& status = lanes()[i]->status();
+    if (!status.ok()) return Annotate(status, absl::StrCat("lane ", i));
+  }
+  return absl::OkStatus();
+}
+
+void SourceWorker::NoteCompletion() {
+  if (all_sent()) return;
+  for (const DeviceSlot& device : devices_) {
+    if (!device.config_made || device.config_packet.has_value()) return;
+  }
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    device_counters_[i].stream_crc.store(devices_[i].reader->stream_crc(),
+                                         std::memory_order_relaxed);
+  }
+  all_sent_.store(true, std::memory_order_release);
+  events().Notify();
+}
+
+void SourceWorker::BeginTearDown() {
+  for (DeviceSlot& device : devices_) {
+    if (device.reader != nullptr) device.reader->Cancel();
+  }
+}
+
+bool SourceWorker::Idle() {
+  bool idle = true;
+  for (const DeviceSlot& device : devices_) {
+    idle = idle && (device.reader == nullptr || device.reader->idle());
+  }
+  return idle;
+}
+
+void SourceWorker::TearDown() {
+  for (DeviceSlot& device : devices_) {
+    device.reader.reset();  // closes the data_fd
+    device.config_packet.reset();
+  }
+  lane_slots_.clear();
+}
+
+}  // namespace godwit

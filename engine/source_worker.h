@@ -1,0 +1,117 @@
+// The source's worker: devices' streams in, lanes out.
+#ifndef GODWIT_ENGINE_SOURCE_WORKER_H_
+#define GODWIT_ENGINE_SOURCE_WORKER_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fixed_queue.h"
+#include "engine/state_reader.h"
+#include "engine/worker_base.h"
+
+namespace godwit {
+
+// Reads every device's stream, numbers and sends the packets, and keeps each until the target's
+// receipt for it.
+//
+// Ownership, Threads, Blocking, Errors: as WorkerBase. Owns the data_fds.
+class SourceWorker final : public WorkerBase {
+ public:
+  struct Stream {
+    std::string name;    // for messages
+    UniqueFd data_fd;    // in STOP_COPY
+    std::string config;  // at most kConfigBytesMax
+  };
+  struct Limits {
+    size_t packet_bytes = 0;
+    uint32_t chain_packets = 0;
+    uint32_t window_packets = 0;
+    uint32_t queue_packets = 0;
+    uint32_t lanes = 0;
+  };
+  // What the session's thread may look at while the worker runs; all relaxed, all only grow.
+  struct DeviceCounters {
+    std::atomic<uint64_t> bytes{0};
+    std::atomic<uint32_t> packets{0};
+    std::atomic<uint32_t> stream_crc{0};  // of the whole stream, once all_sent()
+  };
+  struct LaneCounters {
+    std::atomic<uint64_t> bytes{0};  // payload
+    std::atomic<uint64_t> packets{0};
+  };
+
+  static absl::StatusOr<std::unique_ptr<SourceWorker>> Make(std::vector<Stream> streams,
+                                                            const Limits& limits, Arena& arena,
+                                                            const Notifier& events);
+  ~SourceWorker() override { Stop(); }
+
+  // Receipts from the peer, cumulative and unchecked: the worker refuses those that lie. Any
+  // number; call Wake() after a batch.
+  void PutLaneReceipt(size_t lane, uint64_t packets) {
+    lane_receipts_[lane].store(packets, std::memory_order_relaxed);
+  }
+  void PutLoaded(size_t device, uint32_t packets) {
+    device_loaded_[device].store(packets, std::memory_order_relaxed);
+  }
+
+  // Every packet, config packets included, is with a lane's kernel or NIC.
+  bool all_sent() const { return all_sent_.load(std::memory_order_acquire); }
+  const DeviceCounters& device_counters(size_t device) const { return device_counters_[device]; }
+  const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
+
+ private:
+  struct DeviceSlot {
+    std::unique_ptr<StateReader> reader;
+    std::optional<Packet> config_packet;
+    bool config_made = false;
+    uint32_t loaded_packets = 0;
+  };
+  struct LaneSlot {
+    explicit LaneSlot(uint32_t queue_packets) : unreceipted(queue_packets) {}
+    FixedQueue<Buffer> unreceipted;  // sent, back from the lane, not yet receipted; oldest first
+    uint64_t sent_packets = 0;
+    uint64_t receipted_packets = 0;
+    uint64_t freed_packets = 0;
+  };
+
+  SourceWorker(std::vector<Stream> streams, const Limits& limits, Arena& arena, Notifier inbox,
+               const Notifier& events);
+  absl::Status SetUp() override;
+  absl::StatusOr<bool> Step() override;
+  void BeginTearDown() override;
+  bool Idle() override;
+  void TearDown() override;
+
+  absl::Status TakeReceipts();
+  absl::StatusOr<bool> PumpReaders();
+  bool SendPackets();
+  bool CollectSent();
+  absl::Status CheckLanes();
+  void NoteCompletion();
+  // The next packet that may go out, devices in turn, or nothing.
+  std::optional<Packet> NextPacket();
+  bool MayTake(DeviceSlot& device);
+  // The lane with the fewest packets under way, or -1 when all are full.
+  int PickLane() const;
+
+  const Limits limits_;
+  std::vector<Stream> streams_;
+  std::vector<DeviceSlot> devices_;
+  std::vector<LaneSlot> lane_slots_;
+  size_t next_device_ = 0;
+
+  // Written by the session's thread, read by the worker. Relaxed: the notifier orders them, and an
+  // old value only delays.
+  std::vector<std::atomic<uint64_t>> lane_receipts_;
+  std::vector<std::atomic<uint32_t>> device_loaded_;
+  // Written by the worker.
+  std::vector<DeviceCounters> device_counters_;
+  std::vector<LaneCounters> lane_counters_;
+  std::atomic<bool> all_sent_{false};  // release; covers the final counters
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_SOURCE_WORKER_H_

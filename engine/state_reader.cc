@@ -1,0 +1,146 @@
+#include "engine/state_reader.h"
+
+#include <absl/strings/str_cat.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/crc32c.h"
+#include "base/errno_status.h"
+#include "engine/read_outcome.h"
+
+namespace godwit {
+namespace {
+
+// Pipes and sockets are polled by io_uring, which is cheapest. Everything else that a data_fd can
+// be would first be tried inline for nothing (no .poll: punted after a failed attempt) or retried
+// a hundred times (mlx5's), so it goes straight to an io-wq thread.
+bool IsPolledWell(int fd) {
+  struct stat info {};
+  return ::fstat(fd, &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode));
+}
+
+}  // namespace
+
+StateReader::StateReader(uint16_t device, std::string name, UniqueFd data_fd, size_t packet_bytes,
+                         uint32_t chain_packets, IoRing& ring, Arena& arena)
+    : device_(device),
+      name_(std::move(name)),
+      data_fd_(std::move(data_fd)),
+      packet_bytes_(packet_bytes),
+      chain_packets_(chain_packets),
+      always_async_(!IsPolledWell(data_fd_.get())),
+      ring_(ring),
+      arena_(arena),
+      chain_(chain_packets),
+      ready_(size_t{2} * chain_packets) {
+  GODWIT_CHECK(packet_bytes <= arena.payload_bytes_max());
+  // With O_NONBLOCK io_uring would say EAGAIN instead of waiting for the device.
+  const int flags = ::fcntl(data_fd_.get(), F_GETFL);
+  if (flags >= 0) ::fcntl(data_fd_.get(), F_SETFL, flags & ~O_NONBLOCK);
+}
+
+StateReader::~StateReader() { GODWIT_CHECK(idle()); }
+
+bool StateReader::Pump() {
+  if (!idle() || ended_ || cancelled_ || !status_.ok() || ready_.free() < chain_packets_) {
+    return false;
+  }
+  for (uint32_t i = 0; i < chain_packets_; ++i) {
+    Buffer buffer = arena_.TryAcquire();
+    if (!buffer) break;
+    chain_.Push(std::move(buffer));
+  }
+  const size_t reads = chain_.size();
+  if (reads == 0) return false;
+
+  ring_.Reserve(static_cast<unsigned>(reads));  // a submission in mid-chain would end the chain
+  for (size_t i = 0; i < reads; ++i) {
+    Buffer buffer = chain_.Pop();
+    io_uring_sqe* const sqe = ring_.NextSqe();
+    constexpr auto kCurrentPosition = static_cast<uint64_t>(-1);
+    const auto bytes = static_cast<unsigned>(packet_bytes_);
+    if (ring_.arena_registered()) {
+      io_uring_prep_read_fixed(sqe, data_fd_.get(), buffer.payload(), bytes, kCurrentPosition, 0);
+    } else {
+      io_uring_prep_read(sqe, data_fd_.get(), buffer.payload(), bytes, kCurrentPosition);
+    }
+    // HARDLINK, unlike LINK, goes on after a short read.
+    if (i + 1 < reads) sqe->flags |= IOSQE_IO_HARDLINK;
+    if (always_async_) sqe->flags |= IOSQE_ASYNC;
+    ring_.Attach(sqe, this);
+    chain_.Push(std::move(buffer));
+  }
+  return true;
+}
+
+void StateReader::OnComplete(int result) {
+  Buffer buffer = chain_.Pop();
+  // A hard-linked chain runs on after the end and after an error. Nothing of that counts: a retry
+  // after an error can "succeed" on a stream with a hole.
+  if (ended_ || cancelled_ || !status_.ok()) return;
+  switch (ClassifyRead(result, DeviceState::kStopCopy)) {
+    case ReadOutcome::kData:
+      TakeData(std::move(buffer), static_cast<size_t>(result));
+      return;
+    case ReadOutcome::kEnd:
+      ended_ = true;
+      return;
+    case ReadOutcome::kNothingNow:  // read again with the next chain
+      return;
+    case ReadOutcome::kCancelled:
+      cancelled_ = true;
+      status_ = absl::CancelledError(absl::StrCat("device ", name_, ": the read was cancelled"));
+      return;
+    case ReadOutcome::kError:
+      status_ = ErrnoStatus(-result, absl::StrCat("device ", name_, ": reading its state at byte ",
+                                                  stream_bytes_, " failed"));
+      return;
+  }
+}
+
+void StateReader::TakeData(Buffer buffer, size_t bytes) {
+  if (next_index_ == kPacketIndexInvalid - 1) {  // the last valid index is the config packet's
+    status_ = absl::OutOfRangeError(
+        absl::StrCat("device ", name_, ": more than 2^32 - 2 packets; use larger packets"));
+    return;
+  }
+  buffer.set_payload_bytes(bytes);
+  Packet packet;
+  packet.header.device = device_;
+  packet.header.payload_bytes = static_cast<uint32_t>(bytes);
+  packet.header.stream_offset = stream_bytes_;
+  packet.header.index = next_index_++;
+  packet.header.crc_before = stream_crc_;
+  stream_crc_ = Crc32cExtend(stream_crc_, buffer.payload_span());
+  packet.header.crc_after = stream_crc_;
+  stream_bytes_ += bytes;
+  packet.buffer = std::move(buffer);
+  ready_.Push(std::move(packet));
+}
+
+Packet StateReader::MakeConfigPacket(absl::string_view config, Buffer buffer) {
+  GODWIT_CHECK(finished());
+  EncodeConfigPayload(config, buffer);
+  Packet packet;
+  packet.header.device = device_;
+  packet.header.payload_bytes = static_cast<uint32_t>(buffer.payload_bytes());
+  packet.header.stream_offset = stream_bytes_;
+  packet.header.index = next_index_++;
+  packet.header.crc_before = stream_crc_;
+  packet.header.crc_after = stream_crc_;
+  packet.header.config_crc = Crc32cExtend(kCrc32cOfNothing, buffer.payload_span());
+  packet.header.flags = kPacketFlagConfigState;
+  packet.buffer = std::move(buffer);
+  return packet;
+}
+
+void StateReader::Cancel() {
+  if (cancelled_) return;
+  cancelled_ = true;
+  if (!idle()) ring_.Cancel(this);
+}
+
+}  // namespace godwit

@@ -1,0 +1,90 @@
+// Reads one device's stream into packets.
+#ifndef GODWIT_ENGINE_STATE_READER_H_
+#define GODWIT_ENGINE_STATE_READER_H_
+
+#include <absl/status/status.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/arena.h"
+#include "base/fixed_queue.h"
+#include "base/io_ring.h"
+#include "engine/packet.h"
+#include "godwit/unique_fd.h"
+
+namespace godwit {
+
+// A hard-linked chain of reads into successive buffers keeps the device busy without a round trip
+// through us, and still has only one read in flight at a time: the kernel starts each when the one
+// before has completed. Short reads make short packets.
+//
+// Ownership: owns the data_fd, the buffers being read into and the packets not yet popped.
+// Threads:   single-threaded, the ring's thread.
+// Blocking:  never.
+// Errors:    the first is final: status() has it, nothing more is read, packets that were read
+//            before it can still be popped.
+class StateReader final : IoRing::Op {
+ public:
+  // `device` is the number in packets; `name` is for messages. `chain_packets` reads a chain of at
+  // most `packet_bytes` each.
+  StateReader(uint16_t device, std::string name, UniqueFd data_fd, size_t packet_bytes,
+              uint32_t chain_packets, IoRing& ring, Arena& arena);
+  // REQUIRES: idle()
+  ~StateReader();
+  StateReader(const StateReader&) = delete;
+  StateReader& operator=(const StateReader&) = delete;
+
+  // Starts the next chain if the last one is done, the stream goes on, there are free buffers and
+  // the packets of the last chain but one have been popped. Returns whether it did.
+  bool Pump();
+
+  bool has_packet() const { return !ready_.empty(); }
+  // The index of the packet that PopPacket() would give. REQUIRES: has_packet()
+  uint32_t front_index() { return ready_.front().header.index; }
+  // Headers have everything but lane_sequence. REQUIRES: has_packet()
+  Packet PopPacket() { return ready_.Pop(); }
+
+  // The stream is complete, and all its packets have been popped.
+  bool finished() const { return ended_ && ready_.empty() && idle(); }
+  // Makes the packet that closes the stream. REQUIRES: finished(), called once, `buffer` has room
+  // for kConfigPayloadBytesMax, config.size() <= kConfigBytesMax
+  Packet MakeConfigPacket(absl::string_view config, Buffer buffer);
+
+  // Stops reading for good; bytes of reads under way are lost.
+  void Cancel();
+  // No read is in flight.
+  bool idle() const { return chain_.empty(); }
+
+  const absl::Status& status() const { return status_; }
+  uint64_t stream_bytes() const { return stream_bytes_; }
+  uint32_t stream_crc() const { return stream_crc_; }
+  uint32_t packets() const { return next_index_; }
+
+ private:
+  void OnComplete(int result) override;
+  void TakeData(Buffer buffer, size_t bytes);
+
+  const uint16_t device_;
+  const std::string name_;
+  const UniqueFd data_fd_;
+  const size_t packet_bytes_;
+  const uint32_t chain_packets_;
+  const bool always_async_;
+  IoRing& ring_;
+  Arena& arena_;
+
+  FixedQueue<Buffer> chain_;  // being read into, in the order of the chain
+  FixedQueue<Packet> ready_;  // two chains' worth
+  uint64_t stream_bytes_ = 0;
+  uint32_t stream_crc_ = 0;
+  uint32_t next_index_ = 0;
+  bool ended_ = false;
+  bool cancelled_ = false;
+  absl::Status status_;
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_STATE_READER_H_

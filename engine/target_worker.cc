@@ -1,0 +1,146 @@
+#include "engine/target_worker.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/packet.h"
+
+namespace godwit {
+namespace {
+
+constexpr uint64_t kStreamBytesMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(
+    std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
+    const Notifier& events) {
+  GODWIT_ASSIGN_OR_RETURN(Notifier inbox, Notifier::Create());
+  return std::unique_ptr<TargetWorker>(
+      new TargetWorker(std::move(windows), limits, arena, std::move(inbox), events));
+}
+
+TargetWorker::TargetWorker(std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
+                           Notifier inbox, const Notifier& events)
+    : WorkerBase(arena, std::move(inbox), events),
+      limits_(limits),
+      windows_(std::move(windows)),
+      received_packets_(limits.lanes),
+      packets_a_receipt_(std::max<uint32_t>(1, limits.queue_packets / 4)),
+      lane_counters_(limits.lanes) {}
+
+// HOT PATH from here to Accept.
+absl::StatusOr<bool> TargetWorker::Step() {
+  bool worked = false;
+  for (size_t lane = 0; lane < lanes().size(); ++lane) {
+    GODWIT_ASSIGN_OR_RETURN(const bool received, ReceiveFrom(lane));
+    worked |= received;
+  }
+  GODWIT_RETURN_IF_ERROR(FeedLanes());
+  GODWIT_RETURN_IF_ERROR(CheckLanes());
+  NotifyOfReceipts(worked);
+  return worked;
+}
+
+absl::Status TargetWorker::FeedLanes() {
+  for (size_t i = 0; i < lanes().size(); ++i) {
+    Lane& lane = *lanes()[i];
+    while (lane.status().ok() && lane.receives_wanted() > 0) {
+      Buffer buffer = arena().TryAcquire();
+      if (!buffer) {
+        // PlanTarget() made the arena large enough for every window and lane to be full.
+        return absl::InternalError("the target's arena is empty, which its budget rules out");
+      }
+      if (lane.PostReceives(absl::MakeSpan(&buffer, 1)) == 0) break;
+    }
+    // Only now, with a receive posted for each, may the source hear of them.
+    lane_counters_[i].packets.store(received_packets_[i], std::memory_order_relaxed);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> TargetWorker::ReceiveFrom(size_t lane) {
+  Buffer received[8];
+  const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received));
+  for (size_t i = 0; i < count; ++i) {
+    const absl::Status accepted = Accept(lane, std::move(received[i]));
+    if (!accepted.ok()) {
+      return Annotate(accepted, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"));
+    }
+  }
+  return count > 0;
+}
+
+// The order of checks is docs/wire-format.md's. Nothing changes before the last has passed.
+absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
+  const absl::Span<const std::byte> payload = buffer.payload_span();
+  GODWIT_ASSIGN_OR_RETURN(const PacketHeader header,
+                          DecodePacketHeader(buffer.header(kFrameHeaderBytes), payload.size()));
+  const size_t bytes_min = header.is_config() ? kConfigMarkBytes : 1;
+  const size_t bytes_max = header.is_config() ? kConfigPayloadBytesMax : limits_.packet_bytes;
+  if (payload.size() < bytes_min || payload.size() > bytes_max) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("packet %u has %u bytes, allowed are %u to %u", header.index,
+                        payload.size(), bytes_min, bytes_max));
+  }
+  if (header.device >= windows_.size()) {
+    return absl::InvalidArgumentError(absl::StrFormat("packet is for device %u, the session has %u",
+                                                      header.device, windows_.size()));
+  }
+  if (header.lane_sequence != received_packets_[lane]) {
+    return absl::DataLossError(absl::StrFormat("lane sequence is %u, expected %u",
+                                               header.lane_sequence, received_packets_[lane]));
+  }
+  if (header.stream_offset > kStreamBytesMax - payload.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("stream offset %u is past 2^63 - 1", header.stream_offset));
+  }
+  if (!PayloadMatches(header, payload)) {
+    return absl::DataLossError(
+        absl::StrFormat("device %u, packet %u: its %u bytes do not have the CRC that its header "
+                        "says: they were damaged on the way",
+                        header.device, header.index, payload.size()));
+  }
+  const absl::Status inserted = windows_[header.device]->Insert(Packet{std::move(buffer), header});
+  if (!inserted.ok()) return Annotate(inserted, absl::StrCat("device ", header.device));
+  ++received_packets_[lane];
+  lane_counters_[lane].bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
+absl::Status TargetWorker::CheckLanes() {
+  for (size_t i = 0; i < lanes().size(); ++i) {
+    const Lane& lane = *lanes()[i];
+    if (!lane.status().ok()) return Annotate(lane.status(), absl::StrCat("lane ", i));
+    if (lane.peer_closed() && !StreamsComplete()) {
+      return absl::UnavailableError(
+          absl::StrCat("lane ", i, " (", lane.name(),
+                       "): the source closed it before the end of the stream, after ",
+                       received_packets_[i], " packets"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool TargetWorker::StreamsComplete() const {
+  return std::all_of(windows_.begin(), windows_.end(),
+                     [](const ReorderWindow* window) { return window->complete(); });
+}
+
+// A receipt for every few packets while they stream in, and at once when they stop.
+void TargetWorker::NotifyOfReceipts(bool worked) {
+  uint64_t received = 0;
+  for (const uint64_t packets : received_packets_) received += packets;
+  const uint64_t unannounced = received - announced_packets_;
+  if (unannounced == 0 || (worked && unannounced < packets_a_receipt_)) return;
+  announced_packets_ = received;
+  events().Notify();
+}
+
+}  // namespace godwit

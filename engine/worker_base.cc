@@ -1,0 +1,124 @@
+#include "engine/worker_base.h"
+
+#include <future>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status_macros.h"
+
+namespace godwit {
+namespace {
+
+constexpr unsigned kRingEntries = 256;
+// How often a worker that is going down looks again at what the kernel or a NIC still holds.
+constexpr std::chrono::milliseconds kTearDownPoll{5};
+
+}  // namespace
+
+WorkerBase::~WorkerBase() { GODWIT_CHECK(!thread_.joinable()); }
+
+absl::Status WorkerBase::Start(LaneFactory factory) {
+  auto started = std::make_shared<std::promise<absl::Status>>();
+  std::future<absl::Status> result = started->get_future();
+  thread_ = std::thread([this, factory = std::move(factory), started] {
+    // The ring belongs to the thread that makes it (IORING_SETUP_SINGLE_ISSUER).
+    absl::Status status = MakeLanes(factory);
+    if (status.ok()) status = SetUp();
+    started->set_value(status);
+    if (status.ok()) Loop();
+    ShutDown();
+  });
+  absl::Status status = result.get();
+  if (!status.ok()) thread_.join();
+  return status;
+}
+
+void WorkerBase::Stop() {
+  if (!thread_.joinable()) return;
+  stop_.store(true, std::memory_order_relaxed);  // the notifier orders it
+  Wake();
+  thread_.join();
+}
+
+absl::Status WorkerBase::MakeLanes(const LaneFactory& factory) {
+  GODWIT_ASSIGN_OR_RETURN(ring_, IoRing::Create(kRingEntries));
+  // Best effort: plain reads work as well, and on a character device registration gains nothing.
+  (void)ring_->RegisterArena(arena_);
+  inbox_watch_ = std::make_unique<FdWatch>(inbox_.fd(), *ring_);
+  GODWIT_ASSIGN_OR_RETURN(lanes_, factory(*ring_));
+  for (const auto& lane : lanes_) {
+    if (lane->wakeup_fd() >= 0) {
+      lane_watches_.push_back(std::make_unique<FdWatch>(lane->wakeup_fd(), *ring_));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The event loop: work while there is some, else sleep until a completion, a lane or the session's
+// thread wakes us.
+void WorkerBase::Loop() {
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const absl::StatusOr<bool> worked = Step();
+    if (!worked.ok()) {
+      Fail(worked.status());
+      break;
+    }
+    if (*worked) {
+      ring_->Wait(std::chrono::nanoseconds::zero());
+    } else {
+      Sleep();
+    }
+  }
+}
+
+void WorkerBase::Sleep() {
+  inbox_watch_->Arm();
+  if (!lane_watches_.empty()) {
+    for (const auto& lane : lanes_) lane->ArmWakeup();
+    for (const auto& watch : lane_watches_) watch->Arm();
+    // A completion may have come between the last poll and the arming: look once more.
+    const absl::StatusOr<bool> worked = Step();
+    if (!worked.ok()) {
+      Fail(worked.status());
+      stop_.store(true, std::memory_order_relaxed);
+      return;
+    }
+    if (*worked) {
+      ring_->Wait(std::chrono::nanoseconds::zero());
+      return;
+    }
+  }
+  ring_->Wait(std::chrono::nanoseconds(-1));
+  // Cleared only now, when it has been seen: a Notify() in between makes one more round.
+  if (!inbox_watch_->armed()) inbox_.Clear();
+}
+
+void WorkerBase::Fail(absl::Status status) {
+  status_ = std::move(status);
+  failed_.store(true, std::memory_order_release);
+  events_.Notify();
+}
+
+void WorkerBase::ShutDown() {
+  if (ring_ != nullptr) {
+    BeginTearDown();
+    for (const auto& lane : lanes_) lane->Close();
+    if (inbox_watch_ != nullptr) inbox_watch_->Cancel();
+    for (const auto& watch : lane_watches_) watch->Cancel();
+    // Not bounded: a buffer that the kernel still reads into can't be freed. Sockets and queue
+    // pairs let go at once; a driver's read that can't be cancelled lasts as long as it lasts.
+    const auto all_quiescent = [this] {
+      bool quiescent = Idle();
+      for (const auto& lane : lanes_) quiescent = lane->quiescent() && quiescent;
+      return quiescent && ring_->in_flight() == 0;
+    };
+    while (!all_quiescent()) ring_->Wait(kTearDownPoll);
+  }
+  TearDown();
+  lane_watches_.clear();
+  lanes_.clear();
+  inbox_watch_.reset();
+  ring_.reset();
+}
+
+}  // namespace godwit

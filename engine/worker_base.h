@@ -1,0 +1,91 @@
+// What the workers of both sides share: the thread, its ring, its lanes, its bed.
+#ifndef GODWIT_ENGINE_WORKER_BASE_H_
+#define GODWIT_ENGINE_WORKER_BASE_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/io_ring.h"
+#include "base/notifier.h"
+#include "engine/fd_watch.h"
+#include "transport/lane.h"
+
+namespace godwit {
+
+// Makes the session's lanes on the worker's thread, in the order of their numbers.
+using LaneFactory = std::function<absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(IoRing& ring)>;
+
+// One thread with one io_uring that sleeps when there is nothing to do.
+//
+// Ownership: owns thread, ring and lanes; borrows the arena and the notifier.
+// Threads:   Start() and Stop() from the session's thread; Wake() from any; the virtual methods run
+//            on the worker's thread.
+// Blocking:  Start() until the lanes are made; Stop() until no kernel or NIC holds a buffer.
+// Errors:    the first is final; status() gives it once failed() is true.
+class WorkerBase {
+ public:
+  virtual ~WorkerBase();
+  WorkerBase(const WorkerBase&) = delete;
+  WorkerBase& operator=(const WorkerBase&) = delete;
+
+  absl::Status Start(LaneFactory factory);
+  // REQUIRES: called before the derived class's members go.
+  void Stop();
+  void Wake() const { inbox_.Notify(); }
+
+  bool failed() const { return failed_.load(std::memory_order_acquire); }
+  const absl::Status& status() const { return status_; }
+
+ protected:
+  // `events` is notified when the session's thread has something to look at.
+  WorkerBase(Arena& arena, Notifier inbox, const Notifier& events)
+      : arena_(arena), inbox_(std::move(inbox)), events_(events) {}
+
+  virtual absl::Status SetUp() = 0;
+  // One round: does what can be done without waiting; returns whether anything was done. An error
+  // ends the work.
+  virtual absl::StatusOr<bool> Step() = 0;
+  // Begins to let go of what Step() started; called once. Then Idle() is polled until it is true.
+  virtual void BeginTearDown() = 0;
+  virtual bool Idle() = 0;
+  virtual void TearDown() = 0;
+
+  IoRing& ring() { return *ring_; }
+  std::vector<std::unique_ptr<Lane>>& lanes() { return lanes_; }
+  Arena& arena() { return arena_; }
+  const Notifier& events() const { return events_; }
+
+ private:
+  absl::Status MakeLanes(const LaneFactory& factory);
+  void Loop();
+  void Sleep();
+  void ShutDown();
+  void Fail(absl::Status status);
+
+  Arena& arena_;
+  const Notifier inbox_;
+  const Notifier& events_;
+
+  // The worker's thread only.
+  std::unique_ptr<IoRing> ring_;
+  std::unique_ptr<FdWatch> inbox_watch_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<std::unique_ptr<FdWatch>> lane_watches_;
+
+  std::atomic<bool> stop_{false};
+  absl::Status status_;
+  std::atomic<bool> failed_{false};  // release by Fail(), acquire by failed(): covers status_
+  std::thread thread_;
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_WORKER_BASE_H_

@@ -1,0 +1,211 @@
+#include "transport/control_channel.h"
+
+#include <absl/strings/match.h>
+#include <absl/strings/str_cat.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "transport/control.pb.h"
+
+namespace godwit {
+namespace {
+
+constexpr absl::string_view kControlMagic = "GODWIT";
+constexpr absl::string_view kLaneMagic = "GODWITLN";
+constexpr size_t kLengthBytes = 4;
+// Receipts are the only messages that can pile up, and a peer that takes none for this many bytes
+// is not reading.
+constexpr size_t kOutboxBytesMax = 1024 * 1024;
+
+void AppendBigEndian32(std::string& out, uint32_t value) {
+  for (int shift = 24; shift >= 0; shift -= 8) out.push_back(static_cast<char>(value >> shift));
+}
+
+uint32_t BigEndian32(const char* bytes) {
+  uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[i]);
+  return value;
+}
+
+}  // namespace
+
+std::array<char, kControlPrefaceBytes> ControlPreface() {
+  std::array<char, kControlPrefaceBytes> preface;
+  std::memcpy(preface.data(), kControlMagic.data(), kControlMagic.size());
+  preface[6] = static_cast<char>(kControlProtocolVersion >> 8);
+  preface[7] = static_cast<char>(kControlProtocolVersion & 0xff);
+  return preface;
+}
+
+std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, uint32_t lane) {
+  GODWIT_CHECK(session_id.size() == kSessionIdBytes);
+  std::string text = absl::StrCat(kLaneMagic, session_id);
+  AppendBigEndian32(text, lane);
+  std::array<char, kLanePrefaceBytes> preface;
+  std::memcpy(preface.data(), text.data(), preface.size());
+  return preface;
+}
+
+absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes) {
+  const absl::string_view bytes(first_8_bytes, 8);
+  if (bytes == kLaneMagic) return PrefaceKind::kLane;
+  if (!absl::StartsWith(bytes, kControlMagic)) {
+    return absl::InvalidArgumentError("what it sent is not Godwit's protocol");
+  }
+  const unsigned version = static_cast<unsigned>(static_cast<unsigned char>(bytes[6])) << 8 |
+                           static_cast<unsigned char>(bytes[7]);
+  if (version != kControlProtocolVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("it speaks Godwit protocol version ", version, ", this side speaks ",
+                     kControlProtocolVersion, ": install the same Godwit on both hosts"));
+  }
+  return PrefaceKind::kControl;
+}
+
+LaneHello DecodeLanePreface(const std::array<char, kLanePrefaceBytes>& bytes) {
+  LaneHello hello;
+  hello.session_id.assign(bytes.data() + kLaneMagic.size(), kSessionIdBytes);
+  hello.lane = BigEndian32(bytes.data() + kLaneMagic.size() + kSessionIdBytes);
+  return hello;
+}
+
+ControlChannel::ControlChannel(UniqueFd socket, std::string peer, bool expect_preface,
+                               const Clock& clock)
+    : socket_(std::move(socket)),
+      peer_(std::move(peer)),
+      clock_(clock),
+      preface_expected_(expect_preface),
+      last_sent_(clock.Now()),
+      last_received_(clock.Now()) {
+  const int flags = ::fcntl(socket_.get(), F_GETFL);
+  ::fcntl(socket_.get(), F_SETFL, flags | O_NONBLOCK);
+  const auto preface = ControlPreface();
+  outbox_.assign(preface.data(), preface.size());
+}
+
+absl::Status ControlChannel::Fail(absl::Status status) {
+  if (status_.ok()) status_ = Annotate(status, absl::StrCat("peer ", peer_));
+  return status_;
+}
+
+absl::Status ControlChannel::Send(const control::ControlMessage& message) {
+  if (!status_.ok()) return status_;
+  const std::string bytes = message.SerializeAsString();
+  GODWIT_CHECK(bytes.size() <= kControlMessageBytesMax);
+  if (outbox_.size() + kLengthBytes + bytes.size() > kOutboxBytesMax) {
+    return Fail(absl::UnavailableError("it has stopped reading the control channel"));
+  }
+  AppendBigEndian32(outbox_, static_cast<uint32_t>(bytes.size()));
+  outbox_.append(bytes);
+  last_sent_ = clock_.Now();
+  return Flush();
+}
+
+absl::Status ControlChannel::Flush() {
+  if (!status_.ok()) return status_;
+  while (!outbox_.empty()) {
+    const ssize_t sent = ::send(socket_.get(), outbox_.data(), outbox_.size(), MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return absl::OkStatus();
+    if (sent < 0) {
+      // The peer may have said why before it left: let Receive() find that first.
+      if (ReadSome().ok() && !inbox_.empty()) {
+        outbox_.clear();
+        return absl::OkStatus();
+      }
+      return Fail(ErrnoStatus(errno, "sending on the control channel failed"));
+    }
+    outbox_.erase(0, static_cast<size_t>(sent));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ControlChannel::ReadSome() {
+  while (!peer_closed_ && inbox_.size() < kControlMessageBytesMax + kLengthBytes) {
+    char bytes[16 * 1024];
+    const ssize_t got = ::recv(socket_.get(), bytes, sizeof(bytes), 0);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+    if (got < 0) {
+      if (!inbox_.empty()) {  // what came before the reset still counts
+        peer_closed_ = true;
+        break;
+      }
+      return Fail(ErrnoStatus(errno, "the control channel broke"));
+    }
+    if (got == 0) {
+      peer_closed_ = true;
+      break;
+    }
+    inbox_.append(bytes, static_cast<size_t>(got));
+    last_received_ = clock_.Now();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<control::ControlMessage>> ControlChannel::Receive() {
+  if (!status_.ok()) return status_;
+  GODWIT_RETURN_IF_ERROR(ReadSome());
+  if (preface_expected_ && inbox_.size() >= kControlPrefaceBytes) {
+    const auto kind = ClassifyPreface(inbox_.data());
+    if (!kind.ok()) return Fail(kind.status());
+    if (*kind != PrefaceKind::kControl) {
+      return Fail(absl::InvalidArgumentError("it answered with the preface of a lane"));
+    }
+    inbox_.erase(0, kControlPrefaceBytes);
+    preface_expected_ = false;
+  }
+  while (!preface_expected_ && inbox_.size() >= kLengthBytes) {
+    const uint32_t bytes = BigEndian32(inbox_.data());
+    if (bytes == 0 || bytes > kControlMessageBytesMax) {
+      return Fail(absl::InvalidArgumentError(absl::StrCat("it announced a control message of ",
+                                                          bytes, " bytes, allowed are 1 to ",
+                                                          kControlMessageBytesMax)));
+    }
+    if (inbox_.size() < kLengthBytes + bytes) break;
+    control::ControlMessage message;
+    const bool parsed =
+        message.ParseFromArray(inbox_.data() + kLengthBytes, static_cast<int>(bytes));
+    inbox_.erase(0, kLengthBytes + bytes);
+    if (!parsed || message.message_case() == control::ControlMessage::MESSAGE_NOT_SET) {
+      return Fail(absl::InvalidArgumentError(
+          absl::StrCat("it sent a control message of ", bytes, " bytes that does not parse")));
+    }
+    if (message.message_case() == control::ControlMessage::kPing) continue;
+    return message;
+  }
+  if (peer_closed_) {
+    return Fail(absl::UnavailableError(
+        inbox_.empty() ? "it closed the control channel"
+                       : "it closed the control channel in the middle of a message"));
+  }
+  return std::nullopt;
+}
+
+absl::Status ControlChannel::Tick() {
+  if (!status_.ok()) return status_;
+  const Clock::Duration now = clock_.Now();
+  if (now - last_received_ > kControlSilenceMax) {
+    // What arrived while we were busy elsewhere counts as heard.
+    GODWIT_RETURN_IF_ERROR(ReadSome());
+    if (now - last_received_ > kControlSilenceMax) {
+      return Fail(absl::UnavailableError(
+          absl::StrCat("nothing has come from it for ", kControlSilenceMax.count(), " s")));
+    }
+  }
+  if (now - last_sent_ > kControlPingInterval) {
+    control::ControlMessage message;
+    message.mutable_ping();
+    return Send(message);
+  }
+  return Flush();
+}
+
+}  // namespace godwit

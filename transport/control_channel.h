@@ -1,0 +1,87 @@
+// The control channel: protobuf messages over one TCP connection.
+#ifndef GODWIT_TRANSPORT_CONTROL_CHANNEL_H_
+#define GODWIT_TRANSPORT_CONTROL_CHANNEL_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "godwit/unique_fd.h"
+
+namespace godwit {
+
+namespace control {
+class ControlMessage;
+}
+
+inline constexpr uint16_t kControlProtocolVersion = 1;
+inline constexpr size_t kControlPrefaceBytes = 8;  // "GODWIT", be16 version
+inline constexpr size_t kLanePrefaceBytes = 28;    // "GODWITLN", session id, be32 lane
+inline constexpr size_t kSessionIdBytes = 16;
+inline constexpr size_t kControlMessageBytesMax = 64 * 1024;
+inline constexpr std::chrono::seconds kControlPingInterval{1};
+inline constexpr std::chrono::seconds kControlSilenceMax{8};
+
+std::array<char, kControlPrefaceBytes> ControlPreface();
+std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, uint32_t lane);
+// What the first 8 bytes of a connection are. InvalidArgument: a stranger. FailedPrecondition: a
+// peer of another version, both named.
+enum class PrefaceKind { kControl, kLane };
+absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes);
+// REQUIRES: ClassifyPreface said kLane
+struct LaneHello {
+  std::string session_id;
+  uint32_t lane = 0;
+};
+LaneHello DecodeLanePreface(const std::array<char, kLanePrefaceBytes>& bytes);
+
+// Ownership: owns the socket.
+// Threads:   single-threaded.
+// Blocking:  never: Send() queues, Flush() and Receive() do what the socket takes or has now.
+// Errors:    the first is final and comes back from every later call. Unavailable: the peer is
+//            gone or silent. InvalidArgument: it sent what is no message.
+class ControlChannel {
+ public:
+  // `peer` is for messages. Sends our preface; with `expect_preface` the peer's is read and checked
+  // before the first message. (A target has read it already, to tell friend from stranger.)
+  ControlChannel(UniqueFd socket, std::string peer, bool expect_preface,
+                 const Clock& clock = Clock::Steady());
+
+  absl::Status Send(const control::ControlMessage& message);
+  absl::Status Flush();
+  // The next message but Ping, or nothing now.
+  absl::StatusOr<std::optional<control::ControlMessage>> Receive();
+
+  // Call at least a few times a second: sends Ping when it is due and notices a silent peer.
+  absl::Status Tick();
+
+  int fd() const { return socket_.get(); }
+  bool wants_write() const { return !outbox_.empty(); }
+  const std::string& peer() const { return peer_; }
+
+ private:
+  absl::Status Fail(absl::Status status);
+  absl::Status ReadSome();
+
+  UniqueFd socket_;
+  const std::string peer_;
+  const Clock& clock_;
+  bool preface_expected_;
+  std::string inbox_;   // at most a message and a read
+  std::string outbox_;  // at most kOutboxBytesMax
+  Clock::Duration last_sent_;
+  Clock::Duration last_received_;
+  bool peer_closed_ = false;
+  absl::Status status_;
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_TRANSPORT_CONTROL_CHANNEL_H_

@@ -1,0 +1,183 @@
+// HOT PATH. Per packet: one SGE. Per burst: one doorbell. No allocation, no lock, no system call
+// (except inside soft-RoCE), no log; failures leave for verbs_lane.cc.
+// Set-up fixed every work-request field that never changes: opcode, sg_list, num_sge, lkey, and
+// next == the following element.
+#include <absl/base/optimization.h>
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/errno_status.h"
+#include "transport/verbs/completion_status.h"
+#include "transport/verbs/verbs_lane.h"
+
+namespace godwit {
+namespace {
+
+constexpr unsigned kSignalled = IBV_SEND_SIGNALED;
+
+// How many of the chain's first elements were posted when the post failed at `rejected`.
+template <typename WorkRequest>
+size_t PostedBefore(const WorkRequest* chain, const WorkRequest* rejected, size_t burst) {
+  if (rejected < chain || rejected >= chain + burst) return 0;
+  return static_cast<size_t>(rejected - chain);
+}
+
+uint64_t Address(const Buffer& buffer, size_t header_bytes) {
+  return reinterpret_cast<uintptr_t>(buffer.header(header_bytes));
+}
+
+}  // namespace
+
+bool VerbsLane::InArena(const Buffer& buffer, size_t payload_bytes) const {
+  const Arena& arena = *local_.arena;
+  return buffer && payload_bytes <= limits_.payload_bytes_max &&
+         buffer.payload() > arena.address() &&
+         buffer.payload() + payload_bytes <= arena.address() + arena.size_bytes();
+}
+
+size_t VerbsLane::Send(absl::Span<Buffer> packets) {
+  GODWIT_DCHECK(role_ == LaneRole::kSender);
+  size_t taken = 0;
+  while (taken < packets.size()) {
+    if (ABSL_PREDICT_FALSE(!connected_ || !status_.ok())) break;
+    const size_t burst = std::min({packets.size() - taken, held_.free(), kBurstMax});
+    if (burst == 0) break;
+    taken += SendBurst(packets.subspan(taken, burst));
+  }
+  return taken;
+}
+
+size_t VerbsLane::SendBurst(absl::Span<Buffer> packets) {
+  size_t burst = packets.size();
+  for (size_t i = 0; i < burst; ++i) {
+    GODWIT_DCHECK(InArena(packets[i], packets[i].payload_bytes()));
+    sges_[i].addr = Address(packets[i], limits_.header_bytes);
+    sges_[i].length = static_cast<uint32_t>(limits_.header_bytes + packets[i].payload_bytes());
+    const uint64_t number = posted_ + i + 1;  // "this many packets have left"
+    send_wrs_[i].wr_id = number;
+    send_wrs_[i].send_flags = (number & signal_mask_) == 0 ? kSignalled : 0U;
+  }
+  // An RC queue completes in order: with the last one signalled the whole burst is covered.
+  ibv_send_wr& last = send_wrs_[burst - 1];
+  last.send_flags = kSignalled;
+  last.next = nullptr;
+  ibv_send_wr* rejected = nullptr;
+  const int error = ibv_post_send(qp_, send_wrs_.data(), &rejected);
+  last.next = &send_wrs_[burst];
+  if (ABSL_PREDICT_FALSE(error != 0)) burst = PostedBefore(send_wrs_.data(), rejected, burst);
+
+  for (size_t i = 0; i < burst; ++i) held_.Push(std::move(packets[i]));
+  posted_ += burst;
+  if (ABSL_PREDICT_FALSE(error != 0)) FailAndAbandon(ErrnoStatus(error, "can't post sends"));
+  return burst;
+}
+
+size_t VerbsLane::PollSent(absl::Span<Buffer> sent) {
+  GODWIT_DCHECK(role_ == LaneRole::kSender);
+  if (posted_ != completed_) PollSendCompletions();
+  const size_t finished = held_.size() - static_cast<size_t>(posted_ - completed_);
+  const size_t count = std::min(finished, sent.size());
+  for (size_t i = 0; i < count; ++i) sent[i] = held_.Pop();
+  return count;
+}
+
+void VerbsLane::PollSendCompletions() {
+  const int count = ibv_poll_cq(cq_, kBurstMax, completions_.data());
+  if (ABSL_PREDICT_FALSE(count < 0))
+    return FailAndAbandon(ErrnoStatus(-count, "can't poll the completion queue"));
+  for (int i = 0; i < count && !abandoned_; ++i) {
+    const ibv_wc& completion = completions_[static_cast<size_t>(i)];
+    // Also when it failed: the NIC is done with it and with all that came before.
+    if (ABSL_PREDICT_FALSE(completion.wr_id - completed_ > posted_ - completed_)) {
+      return FailAndAbandon(absl::InternalError("the NIC completed a send that was never posted"));
+    }
+    completed_ = completion.wr_id;
+    if (ABSL_PREDICT_FALSE(completion.status != IBV_WC_SUCCESS)) {
+      Fail(CompletionStatus(completion, role_));
+    }
+  }
+}
+
+size_t VerbsLane::receives_wanted() const {
+  return role_ == LaneRole::kReceiver && status_.ok() ? held_.free() : 0;
+}
+
+size_t VerbsLane::PostReceives(absl::Span<Buffer> buffers) {
+  GODWIT_DCHECK(role_ == LaneRole::kReceiver);
+  size_t taken = 0;
+  while (taken < buffers.size()) {
+    const size_t burst = std::min({buffers.size() - taken, receives_wanted(), kBurstMax});
+    if (burst == 0) break;
+    taken += PostReceiveBurst(buffers.subspan(taken, burst));
+  }
+  return taken;
+}
+
+size_t VerbsLane::PostReceiveBurst(absl::Span<Buffer> buffers) {
+  size_t burst = buffers.size();
+  for (size_t i = 0; i < burst; ++i) {
+    GODWIT_DCHECK(InArena(buffers[i], limits_.payload_bytes_max));
+    sges_[i].addr = Address(buffers[i], limits_.header_bytes);
+    receive_wrs_[i].wr_id = posted_ + i + 1;
+  }
+  ibv_recv_wr& last = receive_wrs_[burst - 1];
+  last.next = nullptr;
+  ibv_recv_wr* rejected = nullptr;
+  const int error = ibv_post_recv(qp_, receive_wrs_.data(), &rejected);
+  last.next = &receive_wrs_[burst];
+  if (ABSL_PREDICT_FALSE(error != 0)) burst = PostedBefore(receive_wrs_.data(), rejected, burst);
+
+  for (size_t i = 0; i < burst; ++i) held_.Push(std::move(buffers[i]));
+  posted_ += burst;
+  if (ABSL_PREDICT_FALSE(error != 0)) FailAndAbandon(ErrnoStatus(error, "can't post receives"));
+  return burst;
+}
+
+size_t VerbsLane::PollReceived(absl::Span<Buffer> received) {
+  GODWIT_DCHECK(role_ == LaneRole::kReceiver);
+  size_t delivered = 0;
+  while (delivered < received.size() && posted_ != completed_) {
+    const size_t want = std::min(received.size() - delivered, kBurstMax);
+    const int count = ibv_poll_cq(cq_, static_cast<int>(want), completions_.data());
+    if (ABSL_PREDICT_FALSE(count < 0)) {
+      FailAndAbandon(ErrnoStatus(-count, "can't poll the completion queue"));
+      break;
+    }
+    for (size_t i = 0; i < static_cast<size_t>(count) && !abandoned_; ++i) {
+      if (TakeReceived(completions_[i], received[delivered])) ++delivered;
+    }
+    if (static_cast<size_t>(count) < want) break;
+  }
+  return delivered;
+}
+
+// True if a message was put into `received`. Otherwise its Buffer goes back to the arena.
+bool VerbsLane::TakeReceived(const ibv_wc& completion, Buffer& received) {
+  if (ABSL_PREDICT_FALSE(completion.wr_id != completed_ + 1)) {
+    FailAndAbandon(absl::InternalError("the NIC completed receives out of order"));
+    return false;
+  }
+  Buffer buffer = held_.Pop();
+  ++completed_;
+  // After a failure the stream may have a hole: nothing that comes later is passed on.
+  if (ABSL_PREDICT_FALSE(!status_.ok())) return false;
+  if (ABSL_PREDICT_FALSE(completion.status != IBV_WC_SUCCESS)) {
+    Fail(CompletionStatus(completion, role_));
+    return false;
+  }
+  const size_t bytes = completion.byte_len;
+  if (ABSL_PREDICT_FALSE(bytes < limits_.header_bytes ||
+                         bytes > limits_.header_bytes + limits_.payload_bytes_max)) {
+    Fail(absl::InvalidArgumentError(absl::StrCat(
+        "the peer sent a message of ", bytes, " bytes; the limits are ", limits_.header_bytes,
+        " to ", limits_.header_bytes + limits_.payload_bytes_max)));
+    return false;
+  }
+  buffer.set_payload_bytes(bytes - limits_.header_bytes);
+  received = std::move(buffer);
+  return true;
+}
+
+}  // namespace godwit
