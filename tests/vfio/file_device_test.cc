@@ -146,7 +146,7 @@ TEST_F(FileDeviceTest, WhatCantWorkIsRefusedAtOpen) {
     DeviceRole role;
     const char* complaint;
   } cases[] = {{directory_.Path("absent"), kSource, "can't find the file"},
-               {directory_.Path("absent/x"), kTarget, "make that directory first"},
+               {directory_.Path("absent/x"), kTarget, "does not exist: make it first"},
                {directory_.Path("plain/x"), kTarget, "can't find the file"},
                {directory_.path(), kSource, "is a directory"},
                {directory_.path(), kTarget, "is a directory"},
