@@ -120,8 +120,10 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(absl::string_view spec, Devic
     if (options.ok()) return std::make_unique<SoftDevice>(std::string(spec), *options);
     return Annotate(options.status(), absl::StrCat("device '", absl::CHexEscape(spec), "'"));
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "'", absl::CHexEscape(spec), "' is no device; write one of\n", DeviceSpecHelp()));
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", absl::CHexEscape(spec),
+                   "' is no device: write vfio:/sys/bus/mdev/devices/UUID, vfio:0000:01:00.1, "
+                   "soft:size=1GiB,seed=7 or file:PATH"));
 }
 
 }  // namespace godwit

@@ -68,6 +68,9 @@ absl::StatusOr<UniqueFd> SetDeviceState(VfioKernel& kernel, int device, DeviceSt
   if (result == -EINVAL) {
     return absl::FailedPreconditionError("the driver refused it, or the stream that it got");
   }
+  if (result == -EMFILE || result == -ENFILE) {
+    return ErrnoStatus(-result, "no fd for the stream: raise its limit (ulimit -n)");
+  }
   if (result < 0) return ErrnoStatus(-result, "VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE");
   return UniqueFd(payload.data_fd);
 }

@@ -37,8 +37,11 @@ absl::Status CheckParent(const std::string& path) {
   const std::string parent = std::filesystem::absolute(path, error).parent_path().string();
   struct stat directory = {};
   if (::stat(parent.c_str(), &directory) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("file:", path, ": can't create the file, as ", parent,
-                                           " can't be looked up: make that directory first"));
+    if (errno == ENOENT) {
+      return absl::NotFoundError(absl::StrCat("file:", path, ": the directory ", parent,
+                                              " does not exist: make it first"));
+    }
+    return ErrnoStatus(errno, absl::StrCat("file:", path, ": look up ", parent));
   }
   if (!S_ISDIR(directory.st_mode)) {
     return absl::InvalidArgumentError(

@@ -18,8 +18,8 @@ struct SoftDeviceOptions {
   MigrationFlags flags = {.p2p = true, .pre_copy = false};
 
   // What goes wrong, for tests of those who use the device.
-  bool fail_load = false;                 // RESUMING → STOP refuses even a right stream
-  std::optional<DeviceState> fail_state;  // this state can't be entered
+  bool fail_load = false;  // RESUMING → STOP refuses even a right stream
+  std::optional<DeviceState> fail_state = std::nullopt;  // this state can't be entered
 };
 
 // Saves the content that its options define, and loads nothing else: at RESUMING → STOP the

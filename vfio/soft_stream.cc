@@ -20,8 +20,10 @@ namespace godwit {
 namespace {
 
 constexpr size_t kPipeBytes = kMiB;
-// What fits the pipe at once: the reader then sees reads of this size.
-constexpr size_t kChunkBytes = kMiB;
+// Of one write or read of ours: stays in a core's cache between the content and the pipe's copy,
+// which costs a fifth less CPU than a whole pipe at once. Reads at the far end still get what the
+// pipe holds, up to all of it.
+constexpr size_t kChunkBytes = kMiB / 4;
 
 struct Pipe {
   UniqueFd read;

@@ -18,6 +18,15 @@ std::string LinkName(const fs::path& link) {
   return fs::read_symlink(link, error).filename().string();
 }
 
+bool HasVfioDriver(const fs::path& directory, const std::string& driver) {
+  std::error_code error;
+  if (driver.empty()) return false;
+  if (fs::exists(directory / "vfio-dev", error)) return true;
+  // Kernels before 6.1 have no such directory. Mediated devices exist for VFIO alone; PCI drivers
+  // have it in their names.
+  return LinkName(directory / "subsystem") == "mdev" || absl::StrContains(driver, "vfio");
+}
+
 // dddd:bb:dd.f, in hexadecimal.
 bool IsPciAddress(absl::string_view text) {
   constexpr absl::string_view kShape = "xxxx:xx:xx.x";
@@ -48,10 +57,7 @@ SysfsDevice ReadSysfsDevice(const std::string& path) {
   device.path = path;
   device.driver = LinkName(directory / "driver");
   device.iommu_group = LinkName(directory / "iommu_group");
-  std::error_code error;
-  // Kernels before 6.1 have no vfio-dev directory; there the driver's name must tell.
-  device.has_vfio_driver =
-      fs::exists(directory / "vfio-dev", error) || absl::StrContains(device.driver, "vfio");
+  device.has_vfio_driver = HasVfioDriver(directory, device.driver);
   return device;
 }
 

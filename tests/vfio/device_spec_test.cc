@@ -54,6 +54,7 @@ TEST(DeviceSpecTest, WhatIsNoKindOfDeviceIsRefusedWithTheFormsThatThereAre) {
     EXPECT_THAT(std::string(refusal.message()), HasSubstr(absl::StrCat("'", spec, "'")));
     EXPECT_THAT(std::string(refusal.message()), HasSubstr("soft:size=1GiB,seed=7"));
     EXPECT_THAT(std::string(refusal.message()), HasSubstr("vfio:0000:01:00.1"));
+    EXPECT_THAT(std::string(refusal.message()), testing::Not(HasSubstr("\n")));
   }
 }
 
