@@ -10,7 +10,7 @@ set -euo pipefail
 readonly scale=${GODWIT_TEST_SCALE:-full}
 export scale
 # How long anything that has to end may take before it counts as hanging.
-readonly hang_s=60
+hang_s=60
 
 say() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*"; }
 # A test goes on after a failed check, so that one run shows all of them; `finish` sums up.
@@ -108,9 +108,9 @@ await() {
 }
 # A process that nobody has waited for yet is a zombie.
 has_ended() {
-  local state
-  state=$(sed -nE 's/^State:[[:space:]]*(.).*/\1/p' "/proc/$1/status" 2> /dev/null) || return 0
-  [[ -z $state || $state == Z ]]
+  local letter
+  letter=$(sed -nE 's/^State:[[:space:]]*(.).*/\1/p' "/proc/$1/status" 2> /dev/null) || return 0
+  [[ -z $letter || $letter == Z ]]
 }
 
 # ---- Checks.
