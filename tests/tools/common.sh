@@ -3,10 +3,12 @@
 # few words. Sourced, with these in the environment (tests/tools/CMakeLists.txt sets them):
 #   GODWIT             the command
 #   JSON_QUERY         json_query.cc, built
+#   LISTENER           listener.cc, built
 #   GODWIT_TEST_SCALE  full, or small where a sanitizer makes everything slow
 set -euo pipefail
 
-: "${GODWIT:?the godwit command to test}" "${JSON_QUERY:?the json_query test tool}"
+: "${GODWIT:?the godwit command to test}" "${JSON_QUERY:?the json_query test tool}" \
+  "${LISTENER:?the listener test tool}"
 readonly scale=${GODWIT_TEST_SCALE:-full}
 export scale
 # How long anything that has to end may take before it counts as hanging.
@@ -35,11 +37,11 @@ for candidate in /dev/shm "${TMPDIR:-/tmp}"; do
 done
 [[ -d ${scratch-} ]] || { echo "no folder to work in" >&2; exit 1; }
 
-started=()
+declare -A started=()  # process id → name; those not yet waited for, whose ids are still theirs
 clean_up() {
   local code=$? pid
   trap - EXIT
-  for pid in "${started[@]}"; do kill -KILL "$pid" 2> /dev/null || true; done
+  for pid in "${!started[@]}"; do kill -KILL "$pid" 2> /dev/null || true; done
   wait 2> /dev/null || true
   rm -rf -- "$scratch"
   exit "$code"
@@ -69,7 +71,7 @@ start() {
   shift
   "$@" > "$scratch/$name.out" 2> "$scratch/$name.err" < /dev/null &
   pid=$!
-  started+=("$pid")
+  started[$pid]=$name
 }
 
 # start_receiver NAME ARGUMENT…: `godwit receive` on a free port of this host; its process in `pid`
@@ -96,15 +98,21 @@ within() {
 
 # await PID [SECONDS]: its exit code in `code`; kills it and says 124 if it does not end.
 await() {
-  local process=$1 limit_s=${2:-$hang_s}
+  local process=$1 limit_s=${2:-$hang_s} hangs=no
   code=0
   if ! within "$limit_s" has_ended "$process"; then
-    kill -KILL "$process" 2> /dev/null || true
-    wait "$process" || true
-    code=124
-    return 0
+    hangs=yes
+    kill -KILL "$process"
   fi
-  wait "$process" || code=$?
+  wait "$process" 2> /dev/null || code=$?
+  unset "started[$process]"
+  [[ $hangs == no ]] || code=124
+}
+
+# stop PID: by force, for what does not end by itself.
+stop() {
+  kill -KILL "$1" 2> /dev/null || true
+  await "$1"
 }
 # A process that nobody has waited for yet is a zombie.
 has_ended() {
