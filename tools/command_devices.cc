@@ -100,7 +100,7 @@ std::string RdmaText(const std::vector<RdmaDeviceInfo>& devices) {
 ExitCode RunDevices(const DevicesCommand& command) {
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) {
-    spdlog::error("{}", std::string(json.status().message()));
+    LogError(json.status());
     return kExitFailed;
   }
   const std::vector<VfioDeviceInfo> vfio = ListVfioDevices();
@@ -108,7 +108,7 @@ ExitCode RunDevices(const DevicesCommand& command) {
   std::fputs((VfioText(vfio) + RdmaText(rdma)).c_str(), json->text_stream());
   const absl::Status written = json->Write({{"vfio", VfioJson(vfio)}, {"rdma", RdmaJson(rdma)}});
   if (!written.ok()) {
-    spdlog::error("{}", std::string(written.message()));
+    LogError(written);
     return kExitFailed;
   }
   return kExitDone;

@@ -54,11 +54,6 @@ absl::StatusOr<OpenedDevices> OpenDevices(const std::vector<std::string>& specs,
   return devices;
 }
 
-ExitCode Refuse(const absl::Status& status) {
-  spdlog::error("{}", std::string(status.message()));
-  return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
-}
-
 }  // namespace
 
 ExitCode RunSend(const SendCommand& command) {
@@ -67,7 +62,7 @@ ExitCode RunSend(const SendCommand& command) {
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kSource);
-  if (!devices.ok()) return Refuse(devices.status());
+  if (!devices.ok()) return Refuse(devices.status(), &*json);
 
   SourceOptions options;
   options.to = command.to;
@@ -83,7 +78,7 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kTarget);
-  if (!devices.ok()) return Refuse(devices.status());
+  if (!devices.ok()) return Refuse(devices.status(), &*json);
 
   TargetOptions options;
   options.listen = command.listen;

@@ -1,10 +1,12 @@
 #include "tools/report.h"
 
+#include <absl/strings/ascii.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <absl/strings/str_join.h>
 #include <absl/strings/strip.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -56,6 +58,16 @@ std::string LanesText(const SessionReport& report) {
 
 }  // namespace
 
+std::string OneLine(absl::string_view text) {
+  std::string line(text);
+  for (char& c : line) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
+  }
+  return line;
+}
+
+void LogError(const absl::Status& status) { spdlog::error("{}", OneLine(status.message())); }
+
 double ThroughputGibPerSecond(const SessionReport& report) {
   const double seconds = static_cast<double>(report.stream_time.count()) / 1e9;
   return seconds > 0 ? static_cast<double>(report.bytes) / static_cast<double>(kGiB) / seconds : 0;
@@ -104,6 +116,10 @@ nlohmann::json ReportJson(const SessionReport& report) {
   json["arena"] = {{"bytes", report.arena_bytes}, {"backing", report.arena_backing}};
   json["peak_resident_bytes"] = PeakResidentBytes();
   return json;
+}
+
+nlohmann::json RefusalJson(const absl::Status& status) {
+  return {{"result", "refused"}, {"error", std::string(status.message())}};
 }
 
 std::string ReportText(const SessionReport& report) {

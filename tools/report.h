@@ -5,7 +5,10 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <absl/status/status.h>
+#include <absl/strings/string_view.h>
 #include <cstdint>
+
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -17,9 +20,17 @@ namespace godwit {
 
 // The JSON of --json, documented in docs/command.md.
 nlohmann::json ReportJson(const SessionReport& report);
+// Of a command that ended before its session began.
+nlohmann::json RefusalJson(const absl::Status& status);
 
 // A few lines: bytes, rate, times, packets, lanes, devices.
 std::string ReportText(const SessionReport& report);
+
+// `text` with control characters replaced: names from the command line can hold anything, and an
+// error is one line.
+std::string OneLine(absl::string_view text);
+// Says it on stderr.
+void LogError(const absl::Status& status);
 
 // GiB/s over stream_time; 0 where nothing was measured.
 double ThroughputGibPerSecond(const SessionReport& report);
