@@ -143,7 +143,7 @@ check_one_error() {
   local lines
   lines=$(wc -l < "$scratch/$2")
   [[ $lines == 1 ]] || fail "$1: $lines lines on stderr, expected one: $(text "$2")"
-  check_says "$1" "$2" "^godwit: error: .*(?:$3)"
+  check_says "$1" "$2" "^(?=godwit: error: ).*(?:$3)"
 }
 
 # The value at a JSON pointer, as /devices/0/bytes; an array's or object's value is its size.
