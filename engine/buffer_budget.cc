@@ -31,7 +31,11 @@ TargetBudget PlanTarget(size_t arena_bytes, uint32_t devices, uint32_t lanes, si
       ClampTo(kQueueBytes / std::max<size_t>(packet_bytes, 1), kQueuePacketsMin, kQueuePacketsMax);
   budget.receive_packets = kTcpReceivePackets;
   if (receives_are_posted_ahead) {
-    budget.queue_packets = ClampTo(std::min<size_t>(budget.queue_packets, buffers / 2 / lanes),
+    // Never so many that the windows' minimum would need a larger arena than was given.
+    const size_t windows_min = size_t{devices} * kWindowPacketsMin;
+    const size_t lanes_share =
+        std::min(buffers / 2, buffers > windows_min ? buffers - windows_min : 0);
+    budget.queue_packets = ClampTo(std::min<size_t>(budget.queue_packets, lanes_share / lanes),
                                    kQueuePacketsMin, kQueuePacketsMax);
     budget.receive_packets = budget.queue_packets;
   }

@@ -3,6 +3,8 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,6 +37,13 @@ void Loader::Stop() {
 }
 
 void Loader::Run() {
+  // A device may close its end of the stream: that is an error of the write, not the end of the
+  // embedder's process.
+  sigset_t broken_pipe;
+  ::sigemptyset(&broken_pipe);
+  ::sigaddset(&broken_pipe, SIGPIPE);
+  ::pthread_sigmask(SIG_BLOCK, &broken_pipe, nullptr);
+
   status_ = LoadAll();
   phase_.store(status_.ok() ? Phase::kLoaded : Phase::kFailed, std::memory_order_release);
   progress_.Notify();

@@ -189,7 +189,9 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   ::alarm(0);
   nlohmann::json combined = ReportJson(report);
   combined["target"] = target_report.is_discarded() ? nlohmann::json(nullptr) : target_report;
-  combined["target_peak_resident_bytes"] = PeakResidentBytesOfChildren();
+  const uint64_t target_peak_bytes =
+      target_report.is_object() ? target_report.value("peak_resident_bytes", uint64_t{0}) : 0;
+  combined["target_peak_resident_bytes"] = target_peak_bytes;
   const std::string target_error =
       combined["target"].is_object() ? combined["target"].value("error", "") : "";
   const std::string said = target->Said();
@@ -206,7 +208,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   }
   std::fprintf(json->text_stream(), "%s  memory     source %s, target %s at most; arena on %s\n",
                ReportText(report).c_str(), FormatBytes(PeakResidentBytes()).c_str(),
-               FormatBytes(PeakResidentBytesOfChildren()).c_str(), report.arena_backing.c_str());
+               FormatBytes(target_peak_bytes).c_str(), report.arena_backing.c_str());
   return kExitDone;
 }
 

@@ -67,6 +67,7 @@ ExitCode RunSend(const SendCommand& command) {
   SourceOptions options;
   options.to = command.to;
   options.transport = command.transport;
+  options.rdma_device = command.rdma_device;
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
   NoteObserver observer;
@@ -82,6 +83,7 @@ ExitCode RunReceive(const ReceiveCommand& command) {
 
   TargetOptions options;
   options.listen = command.listen;
+  options.rdma_device = command.rdma_device;
   ReceiveObserver observer(command.port_fd);
   TargetSession session(options, devices->borrowed, observer);
   return RunSession(session, *json);

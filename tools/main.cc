@@ -136,6 +136,12 @@ void AddTransport(CLI::App& app, TransportKind& transport, std::string& packet_b
       ->capture_default_str();
 }
 
+void AddRdmaDevice(CLI::App& app, std::string& rdma_device) {
+  app.add_option("--rdma-device", rdma_device,
+                 "The RDMA device to use, as `godwit devices` names it (default: the best)")
+      ->type_name("NAME");
+}
+
 void AddDevices(CLI::App& app, std::vector<std::string>& devices) {
   app.add_option("--device", devices,
                  "A device, as SPEC (below); repeat for more. The devices of the two sides pair by "
@@ -198,6 +204,7 @@ int Main(int argc, char** argv) {
       ->required();
   AddDevices(send_app, send.devices);
   AddTransport(send_app, send.transport, send.packet_bytes, send.lanes, "auto");
+  AddRdmaDevice(send_app, send.rdma_device);
   AddJson(send_app, send.json);
   send_app.footer(footer);
 
@@ -209,6 +216,7 @@ int Main(int argc, char** argv) {
       ->type_name("ADDR:PORT")
       ->required();
   AddDevices(receive_app, receive.devices);
+  AddRdmaDevice(receive_app, receive.rdma_device);
   AddJson(receive_app, receive.json);
   receive_app
       .add_option("--port-fd", receive.port_fd,

@@ -35,9 +35,9 @@ void LogError(const absl::Status& status);
 // GiB/s over stream_time; 0 where nothing was measured.
 double ThroughputGibPerSecond(const SessionReport& report);
 
-// The most memory that this process has had resident, in bytes (getrusage(2)).
+// The most memory that this program has had resident, in bytes: VmHWM of proc(5). (getrusage(2)
+// counts what ran in the process before exec, too.) 0 if it can't be read.
 uint64_t PeakResidentBytes();
-uint64_t PeakResidentBytesOfChildren();
 
 // Where --json goes. Opened before a session starts, so that a path that can't be written is found
 // before anything is touched.
