@@ -18,11 +18,12 @@
 namespace godwit {
 
 Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
-               const Notifier& progress)
+               const Notifier& progress, std::unique_ptr<StreamCheck> check)
     : device_(device),
       window_(window),
       packets_a_receipt_(std::max<uint32_t>(1, window_packets / 8)),
       progress_(progress),
+      check_(std::move(check)),
       data_fd_(std::move(data_fd)) {}
 
 Loader::~Loader() { Stop(); }
@@ -69,7 +70,9 @@ absl::Status Loader::LoadAll() {
       window_.MarkLoaded();
       return absl::OkStatus();
     }
-    GODWIT_RETURN_IF_ERROR(Write(packet->buffer.payload_span()));
+    const absl::Span<const std::byte> payload = packet->buffer.payload_span();
+    if (check_ != nullptr) GODWIT_RETURN_IF_ERROR(Check(check_->Feed(payload)));
+    GODWIT_RETURN_IF_ERROR(Write(payload));
     stream_crc_ = header.crc_after;
     loaded_bytes_.store(offset + header.payload_bytes, std::memory_order_relaxed);
 
@@ -77,6 +80,10 @@ absl::Status Loader::LoadAll() {
     const bool next_is_there = window_.MarkLoaded();
     if (!next_is_there || packets % packets_a_receipt_ == 0) progress_.Notify();
   }
+}
+
+absl::Status Loader::Check(const absl::Status& checked) const {
+  return Annotate(checked, absl::StrCat("device ", device_.name()));
 }
 
 absl::Status Loader::Write(absl::Span<const std::byte> bytes) {
@@ -107,6 +114,7 @@ absl::Status Loader::Finish(const Packet& config) {
   if (!content.ok()) {
     return Annotate(content.status(), absl::StrCat("device ", device_.name()));
   }
+  if (check_ != nullptr) GODWIT_RETURN_IF_ERROR(Check(check_->End()));
   auto stopped = device_.SetState(DeviceState::kStop);
   if (!stopped.ok()) {
     return Annotate(stopped.status(), absl::StrCat("device ", device_.name(),

@@ -6,11 +6,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 
 #include "base/notifier.h"
 #include "engine/reorder_window.h"
 #include "godwit/device.h"
+#include "godwit/stream_check.h"
 #include "godwit/unique_fd.h"
 
 namespace godwit {
@@ -18,7 +20,7 @@ namespace godwit {
 // From RESUMING to "loaded": writes the data packets, checks length and digest against the config
 // packet, takes the device from RESUMING to STOP (where drivers validate), applies the config.
 //
-// Ownership: owns the data_fd and the thread; borrows device, window and notifier.
+// Ownership: owns the data_fd, the check and the thread; borrows device, window and notifier.
 // Threads:   Start(), Stop() and the destructor from one thread; the rest from any. While it runs
 //            nobody else calls the device's methods. Lock order: window lock → device lock; the
 //            window lock is never held across a write.
@@ -28,9 +30,10 @@ class Loader {
  public:
   enum class Phase { kLoading, kLoaded, kFailed };
 
-  // `progress` is notified when a receipt is due and when the phase changes.
+  // `progress` is notified when a receipt is due and when the phase changes. `check`, where it
+  // isn't null, sees every payload before the device does.
   Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
-         const Notifier& progress);
+         const Notifier& progress, std::unique_ptr<StreamCheck> check = nullptr);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
@@ -48,6 +51,7 @@ class Loader {
  private:
   void Run();
   absl::Status LoadAll();
+  absl::Status Check(const absl::Status& checked) const;
   absl::Status Write(absl::Span<const std::byte> bytes);
   absl::Status Finish(const Packet& config);
 
@@ -55,6 +59,7 @@ class Loader {
   ReorderWindow& window_;
   const uint32_t packets_a_receipt_;
   const Notifier& progress_;
+  const std::unique_ptr<StreamCheck> check_;  // the thread's while it runs
 
   // Owned by the thread while it runs.
   UniqueFd data_fd_;

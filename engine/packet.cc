@@ -3,6 +3,7 @@
 #include <absl/strings/str_format.h>
 
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 #include "base/crc32c.h"
@@ -27,6 +28,7 @@ constexpr size_t kHeaderCrcAt = 64;
 constexpr size_t kPacketVersionAt = 68;
 constexpr size_t kIndexAt = 72;
 constexpr size_t kFlagsAt = 76;
+constexpr uint64_t kStreamBytesMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
 static_assert(kFlagsAt + 4 == kFrameHeaderBytes);
 static_assert(kFrameHeaderBytes <= kHeaderRoomBytes);
 
@@ -149,6 +151,36 @@ bool PayloadMatches(const PacketHeader& header, absl::Span<const std::byte> payl
            Crc32cExtend(kCrc32cOfNothing, payload) == header.config_crc;
   }
   return header.config_crc == 0 && Crc32cExtend(header.crc_before, payload) == header.crc_after;
+}
+
+absl::Status CheckPacket(const PacketHeader& header, absl::Span<const std::byte> payload,
+                         const PacketLimits& limits, uint64_t lane_sequence) {
+  const size_t bytes_min = header.is_config() ? kConfigMarkBytes : 1;
+  const size_t bytes_max = header.is_config() ? kConfigPayloadBytesMax : limits.packet_bytes;
+  if (payload.size() < bytes_min || payload.size() > bytes_max) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("packet %u has %u bytes, allowed are %u to %u", header.index,
+                        payload.size(), bytes_min, bytes_max));
+  }
+  if (header.device >= limits.devices) {
+    return absl::InvalidArgumentError(absl::StrFormat("packet is for device %u, the session has %u",
+                                                      header.device, limits.devices));
+  }
+  if (header.lane_sequence != lane_sequence) {
+    return absl::DataLossError(
+        absl::StrFormat("lane sequence is %u, expected %u", header.lane_sequence, lane_sequence));
+  }
+  if (header.stream_offset > kStreamBytesMax - payload.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("stream offset %u is past 2^63 - 1", header.stream_offset));
+  }
+  if (!PayloadMatches(header, payload)) {
+    return absl::DataLossError(
+        absl::StrFormat("device %u, packet %u: its %u bytes do not have the CRC that its header "
+                        "says: they were damaged on the way",
+                        header.device, header.index, payload.size()));
+  }
+  return absl::OkStatus();
 }
 
 void EncodeConfigPayload(absl::string_view config, Buffer& buffer) {

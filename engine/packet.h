@@ -61,6 +61,17 @@ absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t p
 // Whether the payload is what the header's CRCs say.
 bool PayloadMatches(const PacketHeader& header, absl::Span<const std::byte> payload);
 
+// What a session, or a capture, allows in its packets.
+struct PacketLimits {
+  size_t packet_bytes = 0;  // of a data packet's payload
+  size_t devices = 0;
+};
+
+// The checks of docs/wire-format.md, "Order of checks", that need a session and come after
+// DecodePacketHeader()'s: all but the index against the window. `lane_sequence` is what is due.
+absl::Status CheckPacket(const PacketHeader& header, absl::Span<const std::byte> payload,
+                         const PacketLimits& limits, uint64_t lane_sequence);
+
 // A Buffer and the header that goes, or came, with it.
 struct Packet {
   Buffer buffer;

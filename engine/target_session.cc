@@ -222,8 +222,9 @@ absl::Status TargetSession::Impl::MakeLanes() {
                           TargetWorker::Make(std::move(windows), limits, *arena_, events()));
   GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
   for (size_t i = 0; i < devices_.size(); ++i) {
-    loaders_.push_back(std::make_unique<Loader>(*devices_[i], std::move(streams_[i]), *windows_[i],
-                                                budget_.window_packets, events()));
+    loaders_.push_back(std::make_unique<Loader>(
+        *devices_[i], std::move(streams_[i]), *windows_[i], budget_.window_packets, events(),
+        options_.stream_check ? options_.stream_check(i) : nullptr));
     loaders_.back()->Start();
   }
   ready_at_ = Clock::Steady().Now();

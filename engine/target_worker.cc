@@ -1,10 +1,8 @@
 #include "engine/target_worker.h"
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "base/errno_status.h"
@@ -12,12 +10,6 @@
 #include "engine/packet.h"
 
 namespace godwit {
-namespace {
-
-constexpr uint64_t kStreamBytesMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(
     std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
     const Notifier& events) {
@@ -82,31 +74,8 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   const absl::Span<const std::byte> payload = buffer.payload_span();
   GODWIT_ASSIGN_OR_RETURN(const PacketHeader header,
                           DecodePacketHeader(buffer.header(kFrameHeaderBytes), payload.size()));
-  const size_t bytes_min = header.is_config() ? kConfigMarkBytes : 1;
-  const size_t bytes_max = header.is_config() ? kConfigPayloadBytesMax : limits_.packet_bytes;
-  if (payload.size() < bytes_min || payload.size() > bytes_max) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("packet %u has %u bytes, allowed are %u to %u", header.index,
-                        payload.size(), bytes_min, bytes_max));
-  }
-  if (header.device >= windows_.size()) {
-    return absl::InvalidArgumentError(absl::StrFormat("packet is for device %u, the session has %u",
-                                                      header.device, windows_.size()));
-  }
-  if (header.lane_sequence != received_packets_[lane]) {
-    return absl::DataLossError(absl::StrFormat("lane sequence is %u, expected %u",
-                                               header.lane_sequence, received_packets_[lane]));
-  }
-  if (header.stream_offset > kStreamBytesMax - payload.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("stream offset %u is past 2^63 - 1", header.stream_offset));
-  }
-  if (!PayloadMatches(header, payload)) {
-    return absl::DataLossError(
-        absl::StrFormat("device %u, packet %u: its %u bytes do not have the CRC that its header "
-                        "says: they were damaged on the way",
-                        header.device, header.index, payload.size()));
-  }
+  GODWIT_RETURN_IF_ERROR(CheckPacket(header, payload, {limits_.packet_bytes, windows_.size()},
+                                     received_packets_[lane]));
   const absl::Status inserted = windows_[header.device]->Insert(Packet{std::move(buffer), header});
   if (!inserted.ok()) return Annotate(inserted, absl::StrCat("device ", header.device));
   ++received_packets_[lane];

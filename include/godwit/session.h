@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "godwit/device.h"
+#include "godwit/stream_check.h"
 
 namespace godwit {
 
@@ -106,6 +107,8 @@ struct TargetOptions {
   std::string rdma_device;                         // as `godwit devices` names it; "": the best
   // Memory for packets that have come and are not yet loaded; see docs/buffer-budget.md.
   size_t arena_bytes = size_t{128} << 20;
+  // Looks at each device's stream before it is written to the device; empty: nothing does.
+  StreamCheckFactory stream_check;
 };
 
 // Ownership: borrows the devices and the observer, which outlive it.
