@@ -7,6 +7,7 @@
 
 #include "base/errno_status.h"
 #include "base/mutex.h"
+#include "base/status_macros.h"
 #include "engine/packet.h"
 
 namespace godwit {
@@ -81,6 +82,70 @@ absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
           (*streams)[i] = *std::move(stream);
         }
         return absl::OkStatus();
+      },
+      meanwhile);
+}
+
+absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile) {
+  if (devices.size() > 1) {
+    GODWIT_RETURN_IF_ERROR(SetStates(devices, DeviceState::kRunningP2p, nullptr, meanwhile));
+  }
+  return SetStates(devices, DeviceState::kRunning, nullptr, meanwhile);
+}
+
+absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::string>& configs,
+                         const std::function<void()>& meanwhile) {
+  configs.resize(devices.size());
+  return ForEachDevice(
+      devices.size(),
+      [&](size_t i) -> absl::Status {
+        const std::string where =
+            absl::StrCat("device ", devices[i]->name(), ": saving its configuration");
+        absl::StatusOr<std::string> config = devices[i]->SaveConfig();
+        if (!config.ok()) return Annotate(config.status(), where);
+        if (config->size() > kConfigBytesMax) {
+          return absl::InvalidArgumentError(absl::StrCat(where, ": it has ", config->size(),
+                                                         " bytes, at most ", kConfigBytesMax,
+                                                         " can be moved"));
+        }
+        configs[i] = *std::move(config);
+        return absl::OkStatus();
+      },
+      meanwhile);
+}
+
+absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
+                              const std::function<void()>& meanwhile) {
+  std::vector<std::string> notes(devices.size());
+  const absl::Status back = ForEachDevice(
+      devices.size(),
+      [&](size_t i) -> absl::Status {
+        absl::StatusOr<UniqueFd> running = devices[i]->SetState(DeviceState::kRunning);
+        if (running.ok()) return absl::OkStatus();
+        const absl::Status reset = devices[i]->Reset();
+        if (!reset.ok()) {
+          return Annotate(reset, absl::StrCat("device ", devices[i]->name(),
+                                              " could not be put back to RUNNING (",
+                                              running.status().message(), "), and its reset"));
+        }
+        notes[i] =
+            absl::StrCat("device ", devices[i]->name(),
+                         " had to be reset to get back to RUNNING: ", running.status().message());
+        return absl::OkStatus();
+      },
+      meanwhile);
+  for (const std::string& note : notes) {
+    if (!note.empty()) observer.OnNote(note);
+  }
+  return back;
+}
+
+absl::Status ResetAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile) {
+  return ForEachDevice(
+      devices.size(),
+      [&](size_t i) {
+        return Annotate(devices[i]->Reset(),
+                        absl::StrCat("device ", devices[i]->name(), " could not be reset"));
       },
       meanwhile);
 }

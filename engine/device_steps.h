@@ -5,9 +5,11 @@
 #include <absl/status/status.h>
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "godwit/device.h"
+#include "godwit/session.h"
 
 namespace godwit {
 
@@ -21,6 +23,21 @@ absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size
 // go to `streams` (one a device) where it isn't null, else are closed.
 absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
                        std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile);
+
+// To RUNNING, by way of RUNNING_P2P where there are several: none may write to another that still
+// stands.
+absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile);
+
+// Each device's configuration, at most kConfigBytesMax of it. REQUIRES: STOP or STOP_COPY
+absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::string>& configs,
+                         const std::function<void()>& meanwhile);
+
+// After a failure: every device to RUNNING, and where one refuses, by a reset, of which the
+// observer is told.
+absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
+                              const std::function<void()>& meanwhile);
+// After a failed load: every device is reset.
+absl::Status ResetAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile);
 
 // InvalidArgument when devices that move together don't all have P2P: without it one could write
 // into another that has stopped already.

@@ -42,6 +42,7 @@ class SessionBase {
 
   absl::Status MakeNotifiers();
   void SetPhase(SessionPhase phase);
+  bool cancelled() const { return cancelled_.load(); }
   Notifier& events() { return *events_; }
 
   // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick

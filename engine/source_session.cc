@@ -221,23 +221,7 @@ absl::Status SourceSession::Impl::StopDevices() {
     GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kRunningP2p, nullptr, keep_alive));
   }
   GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStopCopy, &streams_, keep_alive));
-  configs_.resize(devices_.size());
-  return ForEachDevice(
-      devices_.size(),
-      [this](size_t i) -> absl::Status {
-        const std::string where =
-            absl::StrCat("device ", devices_[i]->name(), ": saving its configuration");
-        absl::StatusOr<std::string> config = devices_[i]->SaveConfig();
-        if (!config.ok()) return Annotate(config.status(), where);
-        if (config->size() > kConfigBytesMax) {
-          return absl::InvalidArgumentError(absl::StrCat(where, ": it has ", config->size(),
-                                                         " bytes, at most ", kConfigBytesMax,
-                                                         " can be moved"));
-        }
-        configs_[i] = *std::move(config);
-        return absl::OkStatus();
-      },
-      keep_alive);
+  return SaveConfigs(devices_, configs_, keep_alive);
 }
 
 absl::Status SourceSession::Impl::Stream() {
@@ -353,28 +337,7 @@ absl::Status SourceSession::Impl::RollBack() {
   if (worker_ != nullptr) worker_->Stop();
   streams_.clear();
   if (!left_running_) return absl::OkStatus();
-  std::vector<std::string> notes(devices_.size());
-  const absl::Status back = ForEachDevice(
-      devices_.size(),
-      [this, &notes](size_t i) -> absl::Status {
-        absl::StatusOr<UniqueFd> running = devices_[i]->SetState(DeviceState::kRunning);
-        if (running.ok()) return absl::OkStatus();
-        const absl::Status reset = devices_[i]->Reset();
-        if (!reset.ok()) {
-          return Annotate(reset, absl::StrCat("device ", devices_[i]->name(),
-                                              " could not be put back to RUNNING (",
-                                              running.status().message(), "), and its reset"));
-        }
-        notes[i] =
-            absl::StrCat("device ", devices_[i]->name(),
-                         " had to be reset to get back to RUNNING: ", running.status().message());
-        return absl::OkStatus();
-      },
-      [this] { KeepAlive(); });
-  for (const std::string& note : notes) {
-    if (!note.empty()) observer_.OnNote(note);
-  }
-  return back;
+  return PutBackToRunning(devices_, observer_, [this] { KeepAlive(); });
 }
 
 SessionReport SourceSession::Impl::Run() {

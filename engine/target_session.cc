@@ -370,11 +370,7 @@ absl::Status TargetSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   GODWIT_RETURN_IF_ERROR(Await(control::ControlMessage::kCommit, "the source's commit").status());
   committed_ = true;
-  const auto keep_alive = [this] { KeepAlive(); };
-  if (devices_.size() > 1) {
-    GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kRunningP2p, nullptr, keep_alive));
-  }
-  GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kRunning, nullptr, keep_alive));
+  GODWIT_RETURN_IF_ERROR(RunAll(devices_, [this] { KeepAlive(); }));
   done_at_ = Clock::Steady().Now();
   control::ControlMessage message;
   message.mutable_done();
@@ -406,13 +402,7 @@ absl::Status TargetSession::Impl::RollBack() {
   if (worker_ != nullptr) worker_->Stop();
   streams_.clear();
   if (!resuming_) return absl::OkStatus();
-  return ForEachDevice(
-      devices_.size(),
-      [this](size_t i) {
-        return Annotate(devices_[i]->Reset(),
-                        absl::StrCat("device ", devices_[i]->name(), " could not be reset"));
-      },
-      [this] { KeepAlive(); });
+  return ResetAll(devices_, [this] { KeepAlive(); });
 }
 
 SessionReport TargetSession::Impl::Run() {
