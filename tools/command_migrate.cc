@@ -12,10 +12,10 @@
 
 #include "base/units.h"
 #include "tools/commands.h"
+#include "tools/device_list.h"
 #include "tools/progress_line.h"
 #include "tools/report.h"
 #include "tools/session_runner.h"
-#include "vfio/device_spec.h"
 
 namespace godwit {
 namespace {
@@ -37,23 +37,6 @@ class ReceiveObserver final : public NoteObserver {
   const int port_fd_;
 };
 
-struct OpenedDevices {
-  std::vector<std::unique_ptr<Device>> owned;
-  std::vector<Device*> borrowed;
-};
-
-// The first that can't be opened ends it: nothing has been touched yet.
-absl::StatusOr<OpenedDevices> OpenDevices(const std::vector<std::string>& specs, DeviceRole role) {
-  OpenedDevices devices;
-  for (const std::string& spec : specs) {
-    auto device = OpenDevice(spec, role);
-    if (!device.ok()) return device.status();
-    devices.borrowed.push_back(device->get());
-    devices.owned.push_back(*std::move(device));
-  }
-  return devices;
-}
-
 }  // namespace
 
 ExitCode RunSend(const SendCommand& command) {
@@ -72,10 +55,12 @@ ExitCode RunSend(const SendCommand& command) {
   options.packet_bytes = *packet_bytes;
   NoteObserver observer;
   SourceSession session(options, devices->borrowed, observer);
-  return RunSession(session, *json);
+  return RunSession(session, *json, ReportText);
 }
 
 ExitCode RunReceive(const ReceiveCommand& command) {
+  auto checks = MakeChecks(command.checks, command.devices.size());
+  if (!checks.ok()) return Refuse(checks.status());
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kTarget);
@@ -84,9 +69,10 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   TargetOptions options;
   options.listen = command.listen;
   options.rdma_device = command.rdma_device;
+  options.stream_check = *std::move(checks);
   ReceiveObserver observer(command.port_fd);
   TargetSession session(options, devices->borrowed, observer);
-  return RunSession(session, *json);
+  return RunSession(session, *json, ReportText);
 }
 
 }  // namespace godwit

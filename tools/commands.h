@@ -38,10 +38,37 @@ struct ReceiveCommand {
   std::string listen;
   std::string rdma_device;
   std::vector<std::string> devices;
+  std::vector<std::string> checks;
   std::string json;
   int port_fd = -1;  // the port number goes here once the command listens
 };
 ExitCode RunReceive(const ReceiveCommand& command);
+
+struct SaveCommand {
+  std::string out;
+  std::vector<std::string> devices;
+  bool force = false;
+  bool stop = false;
+  std::string packet_bytes = "1MiB";
+  std::string json;
+};
+ExitCode RunSave(const SaveCommand& command);
+
+struct LoadCommand {
+  std::string in;
+  std::vector<std::string> devices;
+  std::vector<std::string> checks;
+  std::string json;
+};
+ExitCode RunLoad(const LoadCommand& command);
+
+struct InspectCommand {
+  std::string file;
+  std::string as;        // "": find out
+  bool records = false;  // of the streams inside a capture
+  std::string json;
+};
+ExitCode RunInspect(const InspectCommand& command);
 
 struct DevicesCommand {
   std::string json;

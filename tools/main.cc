@@ -3,6 +3,7 @@
 #include <absl/strings/match.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
 #include <absl/strings/str_split.h>
 #include <fcntl.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -17,6 +18,7 @@
 
 #include "base/units.h"
 #include "engine/packet.h"
+#include "godwit/stream_check.h"
 #include "tools/commands.h"
 #include "tools/report.h"
 #include "transport/tcp/tcp_socket.h"
@@ -53,6 +55,15 @@ std::string WrongPortFd(const std::string& text) {
   int fd = -1;
   if (absl::SimpleAtoi(text, &fd) && ::fcntl(fd, F_GETFD) >= 0) return "";
   return absl::StrCat("'", text, "' is not the number of an open file descriptor");
+}
+
+std::string WrongProfile(const std::string& text) {
+  return std::string(MakeStreamCheck(text).status().message());
+}
+
+std::string WrongFormat(const std::string& text) {
+  if (text == "capture" || MakeStreamCheck(text).ok()) return "";
+  return absl::StrCat(WrongProfile(text), ", capture");
 }
 
 // CLI11 would take an enumeration's numbers, too.
@@ -118,6 +129,13 @@ void AddJson(CLI::App& app, std::string& json) {
       ->type_name("FILE");
 }
 
+void AddPacketBytes(CLI::App& app, std::string& packet_bytes) {
+  app.add_option("--packet-bytes", packet_bytes, "Most device state in one packet")
+      ->check(WrongPacketBytes)
+      ->type_name("SIZE")
+      ->capture_default_str();
+}
+
 void AddTransport(CLI::App& app, TransportKind& transport, std::string& packet_bytes,
                   uint32_t& lanes, const char* transport_default) {
   app.add_option_function<std::string>(
@@ -130,10 +148,19 @@ void AddTransport(CLI::App& app, TransportKind& transport, std::string& packet_b
       ->check(CLI::Range(1U, kLanesMax).description(""))
       ->type_name("N")
       ->capture_default_str();
-  app.add_option("--packet-bytes", packet_bytes, "Most device state in one packet")
-      ->check(WrongPacketBytes)
-      ->type_name("SIZE")
-      ->capture_default_str();
+  AddPacketBytes(app, packet_bytes);
+}
+
+void AddCheck(CLI::App& app, std::vector<std::string>& checks) {
+  app.add_option(
+         "--check", checks,
+         absl::StrCat("Refuse a stream that a driver like PROFILE would not know, before it "
+                      "reaches the device; once for all devices, or once for each. PROFILE "
+                      "is one of ",
+                      StreamCheckProfiles()))
+      ->type_name("PROFILE")
+      ->check(WrongProfile)
+      ->allow_extra_args(false);
 }
 
 void AddRdmaDevice(CLI::App& app, std::string& rdma_device) {
@@ -217,6 +244,7 @@ int Main(int argc, char** argv) {
       ->required();
   AddDevices(receive_app, receive.devices);
   AddRdmaDevice(receive_app, receive.rdma_device);
+  AddCheck(receive_app, receive.checks);
   AddJson(receive_app, receive.json);
   receive_app
       .add_option("--port-fd", receive.port_fd,
@@ -224,6 +252,45 @@ int Main(int argc, char** argv) {
       ->check(WrongPortFd)
       ->type_name("FD");
   receive_app.footer(footer);
+
+  SaveCommand save;
+  CLI::App& save_app = *app.add_subcommand(
+      "save", "Save devices' state to a file, a capture; the devices run on after it");
+  AddDevices(save_app, save.devices);
+  save_app.add_option("--out", save.out, "The file; it has this name once it is whole")
+      ->type_name("FILE")
+      ->required();
+  save_app.add_flag("--force", save.force, "Replace FILE if it is there");
+  save_app.add_flag("--stop", save.stop, "Leave the devices stopped");
+  AddPacketBytes(save_app, save.packet_bytes);
+  AddJson(save_app, save.json);
+  save_app.footer(footer);
+
+  LoadCommand load;
+  CLI::App& load_app = *app.add_subcommand("load", "Load devices from a capture, and let them run");
+  AddDevices(load_app, load.devices);
+  load_app.add_option("--in", load.in, "What godwit save wrote")->type_name("FILE")->required();
+  AddCheck(load_app, load.checks);
+  AddJson(load_app, load.json);
+  load_app.footer(footer);
+
+  InspectCommand inspect;
+  CLI::App& inspect_app = *app.add_subcommand(
+      "inspect", "List what is in a capture, or in a file of one device's state");
+  inspect_app.add_option("FILE", inspect.file, "The file")->type_name("")->required();
+  inspect_app
+      .add_option("--as", inspect.as,
+                  "What it is, instead of finding out; with --records, what the streams inside a "
+                  "capture are")
+      ->check(WrongFormat)
+      ->type_name(
+          absl::StrCat(absl::StrReplaceAll(StreamCheckProfiles(), {{", ", "|"}}), "|capture"));
+  inspect_app.add_flag("--records", inspect.records,
+                       "Of a capture also the records of the streams inside");
+  AddJson(inspect_app, inspect.json);
+  inspect_app.footer(
+      "Exit code: 0 done; 1 failed, or the file is damaged, cut off or such as its driver would\n"
+      "refuse: the list marks it with !; 2 wrong usage.");
 
   DevicesCommand devices;
   CLI::App& devices_app = *app.add_subcommand(
@@ -240,6 +307,9 @@ int Main(int argc, char** argv) {
   if (loopback_app.parsed()) return RunLoopback(loopback);
   if (send_app.parsed()) return RunSend(send);
   if (receive_app.parsed()) return RunReceive(receive);
+  if (save_app.parsed()) return RunSave(save);
+  if (load_app.parsed()) return RunLoad(load);
+  if (inspect_app.parsed()) return RunInspect(inspect);
   return RunDevices(devices);
 }
 

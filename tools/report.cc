@@ -68,6 +68,8 @@ std::string OneLine(absl::string_view text) {
 
 void LogError(const absl::Status& status) { spdlog::error("{}", OneLine(status.message())); }
 
+double Seconds(std::chrono::nanoseconds duration) { return Milliseconds(duration) / 1000; }
+
 double ThroughputGibPerSecond(const SessionReport& report) {
   const double seconds = static_cast<double>(report.stream_time.count()) / 1e9;
   return seconds > 0 ? static_cast<double>(report.bytes) / static_cast<double>(kGiB) / seconds : 0;
@@ -155,11 +157,13 @@ absl::StatusOr<JsonOutput> JsonOutput::Open(const std::string& path) {
 }
 
 absl::Status JsonOutput::Write(const nlohmann::json& json) {
+  // Names come from the command line and the peer: bytes that are no UTF-8 must not throw.
+  return Append(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+absl::Status JsonOutput::Append(absl::string_view text) {
   std::FILE* const file = to_stdout_ ? stdout : file_.get();
   if (file == nullptr) return absl::OkStatus();
-  // Names come from the command line and the peer: bytes that are no UTF-8 must not throw.
-  const std::string text =
-      json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   if (std::fwrite(text.data(), 1, text.size(), file) != text.size() || std::fflush(file) != 0) {
     return ErrnoStatus(errno, absl::StrCat("--json ", path_, ": writing failed"));
   }

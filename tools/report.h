@@ -32,6 +32,8 @@ std::string OneLine(absl::string_view text);
 // Says it on stderr.
 void LogError(const absl::Status& status);
 
+double Seconds(std::chrono::nanoseconds duration);
+
 // GiB/s over stream_time; 0 where nothing was measured.
 double ThroughputGibPerSecond(const SessionReport& report);
 
@@ -46,6 +48,8 @@ class JsonOutput {
   // "": nowhere; "-": stdout; else a file, replaced.
   static absl::StatusOr<JsonOutput> Open(const std::string& path);
   absl::Status Write(const nlohmann::json& json);
+  // The next piece of JSON that the caller puts together, for what may be larger than memory.
+  absl::Status Append(absl::string_view text);
   // Where text for people goes: stdout, unless that is taken by JSON.
   std::FILE* text_stream() const { return to_stdout_ ? stderr : stdout; }
 

@@ -66,13 +66,14 @@ SessionReport RunWithProgress(Session& session) {
   return session.Run();
 }
 
-template <typename Session>
-ExitCode RunSession(Session& session, JsonOutput& json) {
+// `text` makes the words for people of a report.
+template <typename Session, typename Text>
+ExitCode RunSession(Session& session, JsonOutput& json, const Text& text) {
   const SessionReport report = RunWithProgress(session);
   const absl::Status written = json.Write(ReportJson(report));
   if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
   if (report.status.ok()) {
-    std::fputs(ReportText(report).c_str(), json.text_stream());
+    std::fputs(text(report).c_str(), json.text_stream());
   } else {
     LogError(report.status);
   }
