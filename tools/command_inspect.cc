@@ -206,7 +206,7 @@ class PacketLister final : public InspectSink {
     }
     if (stream.parser == nullptr) {
       const StreamFormat format =
-          format_.value_or(RecogniseStream(payload, std::nullopt).value_or(StreamFormat::kRaw));
+          format_.value_or(RecogniseStream(payload).value_or(StreamFormat::kRaw));
       stream.format = StreamFormatName(format);
       stream.lister = std::make_unique<RecordLister>(listing_, packet.header.device);
       stream.parser = StreamParser::Make(format, *stream.lister);
@@ -246,16 +246,19 @@ void ListDevice(size_t number, const CaptureDevice& row, const InspectedDevice& 
 
 absl::Status InspectCaptureFile(const InspectCommand& command, std::optional<StreamFormat> format,
                                 Listing& listing, json& summary) {
-  GODWIT_ASSIGN_OR_RETURN(const auto reader, CaptureReader::Open(command.file));
-  const std::vector<CaptureDevice>& table = reader->header().devices;
+  const auto opened = CaptureReader::Open(command.file);
+  // What is wrong in the file is no wrong usage.
+  if (!opened.ok()) return absl::DataLossError(opened.status().message());
+  CaptureReader& reader = **opened;
+  const std::vector<CaptureDevice>& table = reader.header().devices;
   listing.Head(command.file, "capture",
                absl::StrFormat("capture of %u device%s, packets of at most %u bytes", table.size(),
-                               table.size() == 1 ? "" : "s", reader->header().packet_bytes));
-  summary["packet_bytes"] = reader->header().packet_bytes;
+                               table.size() == 1 ? "" : "s", reader.header().packet_bytes));
+  summary["packet_bytes"] = reader.header().packet_bytes;
   summary["devices"] = json::array();
   PacketLister lister(listing, table.size(), command.records, format);
   std::vector<InspectedDevice> found;
-  const absl::Status whole = InspectCapture(*reader, lister, found);
+  const absl::Status whole = InspectCapture(reader, lister, found);
   lister.Finish();
   for (size_t i = 0; i < table.size(); ++i) {
     ListDevice(i, table[i], found[i], lister.format(i), listing, summary);
@@ -281,12 +284,11 @@ absl::StatusOr<size_t> ReadPiece(int fd, std::vector<std::byte>& piece) {
 }
 
 absl::Status InspectStreamFile(const InspectCommand& command, std::optional<StreamFormat> format,
-                               int fd, std::optional<uint64_t> total_bytes, Listing& listing,
-                               json& summary) {
+                               int fd, Listing& listing, json& summary) {
   std::vector<std::byte> piece(kPieceBytes);
   GODWIT_ASSIGN_OR_RETURN(size_t got, ReadPiece(fd, piece));
   const bool told = format.has_value();
-  if (!told) format = RecogniseStream(absl::MakeConstSpan(piece).first(got), total_bytes);
+  if (!told) format = RecogniseStream(absl::MakeConstSpan(piece).first(got));
   const absl::string_view name = StreamFormatName(format.value_or(StreamFormat::kRaw));
   listing.Head(command.file, name,
                format.has_value() ? absl::StrCat(told ? "read as " : "looks like ", name)
@@ -321,17 +323,14 @@ absl::Status Inspect(const InspectCommand& command, Listing& listing, json& summ
   if (S_ISDIR(info.st_mode)) {
     return absl::InvalidArgumentError(absl::StrCat(command.file, " is a directory"));
   }
-  std::optional<uint64_t> total_bytes;
   if (S_ISREG(info.st_mode)) {
-    total_bytes = static_cast<uint64_t>(info.st_size);
     std::string magic(kCaptureMagic.size(), '\0');
     const ssize_t got = ::pread(file.get(), magic.data(), magic.size(), 0);
     const bool is_capture = got == static_cast<ssize_t>(magic.size()) && magic == kCaptureMagic;
     capture = capture || (is_capture && (command.as.empty() || command.records));
   }
   if (capture) return InspectCaptureFile(command, format, listing, summary);
-  return Annotate(InspectStreamFile(command, format, file.get(), total_bytes, listing, summary),
-                  command.file);
+  return Annotate(InspectStreamFile(command, format, file.get(), listing, summary), command.file);
 }
 
 }  // namespace

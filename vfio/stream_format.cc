@@ -392,15 +392,14 @@ class HisiParser final : public StepParser {
   void OnSkipped() override { ExpectEnd(); }
 };
 
-// Whether a stream can begin with such a record; `left` is what there is of it, if known.
-bool LooksFramed(Bytes bytes, std::optional<uint64_t> left) {
+// Whether a stream, which may be cut off, can go on with such a record.
+bool LooksFramed(Bytes bytes) {
   if (bytes.size() < kFrameHeadBytes) return false;
   const uint64_t size = Little64(bytes, 0);
   const uint32_t flags = Little32(bytes, 8);
   const uint32_t tag = Little32(bytes, 12);
-  constexpr uint64_t kSane = uint64_t{1} << 46;  // past any device's memory
-  const uint64_t most = left.has_value() ? std::max<uint64_t>(*left, kFrameHeadBytes) : kSane;
-  if (size == 0 || size > most - kFrameHeadBytes) return false;
+  constexpr uint64_t kSaneBytes = uint64_t{1} << 46;  // past any device's memory
+  if (size == 0 || size >= kSaneBytes) return false;
   if (tag == kTagStopCopy) return flags == kFrameOptional && size == kStopCopyBytes;
   return tag == kTagData && flags <= kFrameOptional;
 }
@@ -468,7 +467,7 @@ std::unique_ptr<StreamParser> StreamParser::Make(StreamFormat format, StreamSink
   return std::make_unique<RawParser>(sink, std::numeric_limits<uint64_t>::max());
 }
 
-std::optional<StreamFormat> RecogniseStream(Bytes prefix, std::optional<uint64_t> total_bytes) {
+std::optional<StreamFormat> RecogniseStream(Bytes prefix) {
   prefix = prefix.subspan(0, kRecogniseBytes);
   if (prefix.size() >= 8 && Little64(prefix, 0) == kMttyMagic) return StreamFormat::kMtty;
   if (prefix.size() >= 8 &&
@@ -477,16 +476,14 @@ std::optional<StreamFormat> RecogniseStream(Bytes prefix, std::optional<uint64_t
   }
   if (prefix.size() >= 4 && Little32(prefix, 0) == kQatMagic) return StreamFormat::kQat;
   if (LooksLikeXe(prefix)) return StreamFormat::kXe;
-  if (!LooksFramed(prefix, total_bytes)) return std::nullopt;
+  if (!LooksFramed(prefix)) return std::nullopt;
   const uint64_t size = Little64(prefix, 0);
   const bool data = Little32(prefix, 12) == kTagData;
   if (data && LooksLikePart(prefix.subspan(kFrameHeadBytes), size)) return StreamFormat::kVirtio;
   // One header that makes sense is little: where the next one is in sight it must, too.
   if (size <= prefix.size() && prefix.size() - size >= 2 * kFrameHeadBytes) {
-    const uint64_t next = kFrameHeadBytes + size;
-    std::optional<uint64_t> left = total_bytes;
-    if (left.has_value()) *left -= std::min(*left, next);
-    if (!LooksFramed(prefix.subspan(static_cast<size_t>(next)), left)) return std::nullopt;
+    const auto next = static_cast<size_t>(kFrameHeadBytes + size);
+    if (!LooksFramed(prefix.subspan(next))) return std::nullopt;
   }
   return StreamFormat::kMlx5;
 }

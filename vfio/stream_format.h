@@ -94,11 +94,10 @@ class StreamParser {
   StreamParser() = default;
 };
 
-// What a stream that begins with `prefix` and has `total_bytes` (if known) looks like. Magics are
-// certain; mlx5 and virtio, which have none, are told by whether their first headers make sense.
-// Nothing: bytes of no known form. More than kRecogniseBytes of prefix change nothing.
-std::optional<StreamFormat> RecogniseStream(absl::Span<const std::byte> prefix,
-                                            std::optional<uint64_t> total_bytes);
+// What a stream that begins with `prefix` looks like. Magics are certain; mlx5 and virtio, which
+// have none, are told by whether their first headers make sense. Nothing: bytes of no known form.
+// More than kRecogniseBytes of prefix change nothing.
+std::optional<StreamFormat> RecogniseStream(absl::Span<const std::byte> prefix);
 inline constexpr size_t kRecogniseBytes = 4096;
 
 }  // namespace godwit

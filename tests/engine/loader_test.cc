@@ -46,12 +46,13 @@ class LoaderTest : public testing::Test {
 
   // A device whose data_fd is the pipe `pair`; what it is given collects in written_ from Drain()
   // on.
-  void Load(FakeDevice::Script script = {}, FdPair pair = MakePipe()) {
+  void Load(FakeDevice::Script script = {}, FdPair pair = MakePipe(),
+            std::unique_ptr<StreamCheck> check = nullptr) {
     device_ = std::make_unique<FakeDevice>(std::move(script));
     read_end_ = std::move(pair.read);
     window_ = std::make_unique<ReorderWindow>(kWindowPackets);
     loader_ = std::make_unique<Loader>(*device_, std::move(pair.write), *window_, kWindowPackets,
-                                       *progress_);
+                                       *progress_, std::move(check));
     loader_->Start();
   }
   void Drain() {
@@ -276,6 +277,52 @@ TEST_F(LoaderTest, ADeviceThatRefusesItsConfigIsNotLoaded) {
   ArriveConfig();
   EXPECT_THAT(FailureText(), AllOf(HasSubstr("fake:a"), HasSubstr("another model")));
   EXPECT_EQ(window_->loaded_packets(), 0U);
+}
+
+// Refuses a stream with this letter in it, and one that is shorter than four bytes.
+class LetterCheck final : public StreamCheck {
+ public:
+  explicit LetterCheck(char letter) : letter_(letter) {}
+  absl::Status Feed(absl::Span<const std::byte> bytes) override {
+    seen_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    if (seen_.find(letter_) == std::string::npos) return absl::OkStatus();
+    return absl::InvalidArgumentError(std::string("a letter: ") + letter_);
+  }
+  absl::Status End() override {
+    return seen_.size() < 4 ? absl::DataLossError("too short") : absl::OkStatus();
+  }
+
+ private:
+  const char letter_;
+  std::string seen_;
+};
+
+TEST_F(LoaderTest, NothingThatACheckRefusesReachesTheDevice) {
+  Load({}, MakePipe(), std::make_unique<LetterCheck>('X'));
+  ArriveData("GOD");
+  ArriveData("WXT");
+  ArriveData("IT");
+  ArriveConfig();
+  EXPECT_THAT(FailureText(), AllOf(HasSubstr("fake:a"), HasSubstr("a letter: X")));
+  EXPECT_THAT(device_->calls(), IsEmpty());
+  EXPECT_EQ(Written(), "GOD");
+}
+
+TEST_F(LoaderTest, ACheckSeesTheEndBeforeTheDeviceValidates) {
+  Load({}, MakePipe(), std::make_unique<LetterCheck>('X'));
+  ArriveData("GOD");
+  ArriveConfig();
+  EXPECT_THAT(FailureText(), AllOf(HasSubstr("fake:a"), HasSubstr("too short")));
+  EXPECT_THAT(device_->calls(), IsEmpty());
+}
+
+TEST_F(LoaderTest, AStreamThatPassesItsCheckIsLoaded) {
+  Load({}, MakePipe(), std::make_unique<LetterCheck>('X'));
+  ArriveData("GOD");
+  ArriveData("WIT");
+  ArriveConfig();
+  EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded);
+  EXPECT_EQ(Written(), "GODWIT");
 }
 
 TEST_F(LoaderTest, StopEndsTheWaitForAPacket) {

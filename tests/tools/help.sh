@@ -23,15 +23,18 @@ readonly specs=('^  --device SPEC \.\.\. REQUIRED ' '^SPEC names a device:' '^  
   '^  vfio:0000:01:00\.1 ' '^  soft:size=1GiB,seed=7 ' '^  file:PATH ')
 readonly json='^  --json FILE '
 
-helps '' '^  loopback ' '^  send ' '^  receive ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
+helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
   'godwit send --to .*--device' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' "${session[@]}" "$json"
 helps send '^  --to ADDR:PORT REQUIRED ' "${specs[@]}" "${session[@]}" "$json"
-helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --port-fd FD ' "${specs[@]}" "$json"
+helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --port-fd FD ' '^  --check PROFILE ' "${specs[@]}" "$json"
+helps save '^  --out FILE REQUIRED ' '^  --force ' '^  --stop ' '^  --packet-bytes SIZE=1MiB ' "${specs[@]}" "$json"
+helps load '^  --in FILE REQUIRED ' '^  --check PROFILE ' "${specs[@]}" "$json"
+helps inspect '^  --as raw\|mlx5\|virtio\|mtty\|qat\|xe\|hisi\|pds\|capture' '^  --records ' "$json"
 helps devices "$json"
 
 # No option without words, and none that this test, and so docs/command.md, does not know.
-for subcommand in loopback send receive devices; do
+for subcommand in loopback send receive save load inspect devices; do
   run help "$GODWIT" "$subcommand" --help
   while IFS= read -r option; do
     grep -qF -- "$option" "${BASH_SOURCE[0]}" || fail "this test does not know $subcommand's $option"
