@@ -289,8 +289,9 @@ int Main(int argc, char** argv) {
                        "Of a capture also the records of the streams inside");
   AddJson(inspect_app, inspect.json);
   inspect_app.footer(
-      "Exit code: 0 done; 1 failed, or the file is damaged, cut off or such as its driver would\n"
-      "refuse: the list marks it with !; 2 wrong usage.");
+      "Exit code: 0 done; 1 failed, or something is wrong in the file; 2 wrong usage. In the list, "
+      "!\n"
+      "marks what is damaged, cut off or such as its driver would refuse.");
 
   DevicesCommand devices;
   CLI::App& devices_app = *app.add_subcommand(
