@@ -33,6 +33,8 @@ struct Knobs {
   // Called at each phase with the session, to cancel it.
   std::function<void(SessionPhase, SourceSession&)> at_source = [](SessionPhase, SourceSession&) {};
   std::function<void(SessionPhase, TargetSession&)> at_target = [](SessionPhase, TargetSession&) {};
+  // Called when both have ended and before they are destroyed.
+  std::function<void()> at_the_end = [] {};
 };
 
 Outcome Move(const std::vector<Device*>& source, const std::vector<Device*>& target,
@@ -63,6 +65,7 @@ Outcome Move(const std::vector<Device*>& source, const std::vector<Device*>& tar
     running.session().Cancel();
   }
   outcome.target = running.Report();
+  knobs.at_the_end();
   outcome.source_phases = observer.phases;
   outcome.target_phases = running.observer().phases;
   return outcome;
@@ -357,8 +360,8 @@ TEST(SessionTest, AQuietDeviceDoesNotHoldACancelledSourceOrOneWhoseTargetFails) 
         if (phase == SessionPhase::kStreaming) cancel_later(session);
       };
     }
+    knobs.at_the_end = [&later] { later.join(); };
     const Outcome outcome = Move({&quiet}, target.pointers(), knobs);
-    later.join();
     EXPECT_FALSE(outcome.source.status.ok());
     EXPECT_EQ(outcome.source.outcome, SessionOutcome::kRolledBack);
     EXPECT_EQ(quiet.State().value(), DeviceState::kRunning);
