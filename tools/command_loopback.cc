@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -29,8 +30,9 @@
 namespace godwit {
 namespace {
 
-// How long the target may take to end after a failure. The control channel's silence limit is 8 s.
-constexpr unsigned kTargetEndSeconds = 10;
+// How long the target may take to notice a failure of the source. It has the reason by then, if
+// there was a session.
+constexpr int kTargetEndMs = 2000;
 
 // The target: this very program as `godwit receive`, in a process of its own.
 class TargetProcess {
@@ -108,6 +110,13 @@ class TargetProcess {
     return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   }
 
+  // After a failure on our side: the target notices by itself, unless it never had a peer. Asks it
+  // to give up if it has not begun to report within `wait_ms`.
+  void GiveUpAfter(int wait_ms) const {
+    pollfd report = {json_.get(), POLLIN, 0};
+    if (::poll(&report, 1, wait_ms) == 0) ::kill(pid_, SIGTERM);
+  }
+
   // What it has said on stderr so far, lines as they are but for the last line's end.
   std::string Said() const {
     ::lseek(said_.get(), 0, SEEK_SET);
@@ -182,11 +191,10 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
 
   if (!report.status.ok()) {
     LogError(report.status);
-    ::alarm(kTargetEndSeconds);  // the target has as long to notice; its death signal does the rest
+    target->GiveUpAfter(kTargetEndMs);
   }
   int target_exit = 0;
   const nlohmann::json target_report = target->Finish(target_exit);
-  ::alarm(0);
   nlohmann::json combined = ReportJson(report);
   combined["target"] = target_report.is_discarded() ? nlohmann::json(nullptr) : target_report;
   const uint64_t target_peak_bytes =

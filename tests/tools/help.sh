@@ -26,8 +26,8 @@ readonly json='^  --json FILE '
 helps '' '^  loopback ' '^  send ' '^  receive ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
   'godwit send --to .*--device' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' "${session[@]}" "$json"
-helps send '^  --to ADDR:PORT REQUIRED ' "${specs[@]}" "${session[@]}" "$json"
-helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --port-fd FD ' "${specs[@]}" "$json"
+helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" "${session[@]}" "$json"
+helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --port-fd FD ' "${specs[@]}" "$json"
 helps devices "$json"
 
 # No option without words, and none that this test, and so docs/command.md, does not know.
