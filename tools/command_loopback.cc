@@ -111,10 +111,12 @@ class TargetProcess {
   }
 
   // After a failure on our side: the target notices by itself, unless it never had a peer. Asks it
-  // to give up if it has not begun to report within `wait_ms`.
-  void GiveUpAfter(int wait_ms) const {
+  // to give up if it has not begun to report within `wait_ms`; returns whether it had to.
+  bool GiveUpAfter(int wait_ms) const {
     pollfd report = {json_.get(), POLLIN, 0};
-    if (::poll(&report, 1, wait_ms) == 0) ::kill(pid_, SIGTERM);
+    if (::poll(&report, 1, wait_ms) != 0) return false;
+    ::kill(pid_, SIGTERM);
+    return true;
   }
 
   // What it has said on stderr so far, lines as they are but for the last line's end.
@@ -189,9 +191,10 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   SourceSession session(options, devices, observer);
   const SessionReport report = RunWithProgress(session);
 
+  bool told_to_give_up = false;
   if (!report.status.ok()) {
     LogError(report.status);
-    target->GiveUpAfter(kTargetEndMs);
+    told_to_give_up = target->GiveUpAfter(kTargetEndMs);
   }
   int target_exit = 0;
   const nlohmann::json target_report = target->Finish(target_exit);
@@ -203,8 +206,9 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   const std::string target_error =
       combined["target"].is_object() ? combined["target"].value("error", "") : "";
   const std::string said = target->Said();
-  if (!said.empty() && !(target_exit == kExitFailed && !target_error.empty() &&
-                         SayTheSame(report.status.message(), target_error))) {
+  if (!said.empty() && !told_to_give_up &&
+      !(target_exit == kExitFailed && !target_error.empty() &&
+        SayTheSame(report.status.message(), target_error))) {
     std::fprintf(stderr, "%s\n", said.c_str());
   }
   const absl::Status written = json->Write(combined);
