@@ -262,6 +262,9 @@ absl::Status SourceSession::Impl::Stream() {
           continue;
         case control::ControlMessage::kLoaded:
           loaded_at_ = Clock::Steady().Now();
+          // The target can be quicker with its answer than the worker with noting that it has sent
+          // the last packet: let it finish that.
+          worker_->Stop();
           PublishProgress();
           return CompareLoaded(message->loaded());
         default:
