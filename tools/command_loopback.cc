@@ -99,6 +99,9 @@ class TargetProcess {
     return static_cast<uint16_t>(port);
   }
 
+  // For a target that may not know that its source is gone: it may never have heard of it.
+  void Cancel() const { ::kill(pid_, SIGTERM); }
+
   // Waits for its end; its report, and its exit code in `exit_code`.
   nlohmann::json Finish(int& exit_code) {
     const std::string text = ReadAll(json_);
@@ -138,10 +141,10 @@ class TargetProcess {
   UniqueFd said_;
 };
 
-// Whether one of two errors of one session only repeats the other, as a peer's reason for giving
-// up.
-bool SayTheSame(absl::string_view ours, absl::string_view theirs) {
-  return absl::StrContains(ours, theirs) || absl::StrContains(theirs, ours);
+// Whether the target's error only repeats ours, as a peer's reason for giving up, or our Cancel().
+bool SaysNothingNew(absl::string_view ours, absl::string_view theirs) {
+  return absl::StrContains(ours, theirs) || absl::StrContains(theirs, ours) ||
+         absl::EndsWith(theirs, "cancelled");
 }
 
 }  // namespace
@@ -182,6 +185,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
 
   if (!report.status.ok()) {
     LogError(report.status);
+    target->Cancel();
     ::alarm(kTargetEndSeconds);  // the target has as long to notice; its death signal does the rest
   }
   int target_exit = 0;
@@ -195,8 +199,9 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   const std::string target_error =
       combined["target"].is_object() ? combined["target"].value("error", "") : "";
   const std::string said = target->Said();
-  if (!said.empty() && !(target_exit == kExitFailed && !target_error.empty() &&
-                         SayTheSame(report.status.message(), target_error))) {
+  if (!said.empty() &&
+      !(target_exit == kExitFailed && !target_error.empty() && !report.status.ok() &&
+        SaysNothingNew(report.status.message(), target_error))) {
     std::fprintf(stderr, "%s\n", said.c_str());
   }
   const absl::Status written = json->Write(combined);
