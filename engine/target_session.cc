@@ -432,6 +432,7 @@ SessionReport TargetSession::Impl::Run() {
     Linger();
     report.outcome = SessionOutcome::kRolledBack;
   }
+  rendezvous_.reset();  // who comes now is told so at once, and not by silence
   report.status = status;
   report.duration = Clock::Steady().Now() - connected_at_;
   for (auto& loader : loaders_) loader->Stop();
@@ -442,6 +443,7 @@ SessionReport TargetSession::Impl::Run() {
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
   verbs_lanes_.clear();
   verbs_device_.reset();
+  channel_.reset();  // the peer need not wait for silence
   SetPhase(SessionPhase::kFinished);
   return report;
 }

@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -29,8 +30,9 @@
 namespace godwit {
 namespace {
 
-// How long the target may take to end after a failure. The control channel's silence limit is 8 s.
-constexpr unsigned kTargetEndSeconds = 10;
+// How long the target may take to notice a failure of the source. It has the reason by then, if
+// there was a session.
+constexpr int kTargetEndMs = 2000;
 
 // The target: this very program as `godwit receive`, in a process of its own.
 class TargetProcess {
@@ -99,9 +101,6 @@ class TargetProcess {
     return static_cast<uint16_t>(port);
   }
 
-  // For a target that may not know that its source is gone: it may never have heard of it.
-  void Cancel() const { ::kill(pid_, SIGTERM); }
-
   // Waits for its end; its report, and its exit code in `exit_code`.
   nlohmann::json Finish(int& exit_code) {
     const std::string text = ReadAll(json_);
@@ -109,6 +108,15 @@ class TargetProcess {
     ::waitpid(std::exchange(pid_, -1), &status, 0);
     exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  }
+
+  // After a failure on our side: the target notices by itself, unless it never had a peer. Asks it
+  // to give up if it has not begun to report within `wait_ms`; returns whether it had to.
+  bool GiveUpAfter(int wait_ms) const {
+    pollfd report = {json_.get(), POLLIN, 0};
+    if (::poll(&report, 1, wait_ms) != 0) return false;
+    ::kill(pid_, SIGTERM);
+    return true;
   }
 
   // What it has said on stderr so far, lines as they are but for the last line's end.
@@ -141,10 +149,10 @@ class TargetProcess {
   UniqueFd said_;
 };
 
-// Whether the target's error only repeats ours, as a peer's reason for giving up, or our Cancel().
-bool SaysNothingNew(absl::string_view ours, absl::string_view theirs) {
-  return absl::StrContains(ours, theirs) || absl::StrContains(theirs, ours) ||
-         absl::EndsWith(theirs, "cancelled");
+// Whether one of two errors of one session only repeats the other, as a peer's reason for giving
+// up.
+bool SayTheSame(absl::string_view ours, absl::string_view theirs) {
+  return absl::StrContains(ours, theirs) || absl::StrContains(theirs, ours);
 }
 
 }  // namespace
@@ -183,14 +191,13 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   SourceSession session(options, devices, observer);
   const SessionReport report = RunWithProgress(session);
 
+  bool told_to_give_up = false;
   if (!report.status.ok()) {
     LogError(report.status);
-    target->Cancel();
-    ::alarm(kTargetEndSeconds);  // the target has as long to notice; its death signal does the rest
+    told_to_give_up = target->GiveUpAfter(kTargetEndMs);
   }
   int target_exit = 0;
   const nlohmann::json target_report = target->Finish(target_exit);
-  ::alarm(0);
   nlohmann::json combined = ReportJson(report);
   combined["target"] = target_report.is_discarded() ? nlohmann::json(nullptr) : target_report;
   const uint64_t target_peak_bytes =
@@ -199,9 +206,9 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   const std::string target_error =
       combined["target"].is_object() ? combined["target"].value("error", "") : "";
   const std::string said = target->Said();
-  if (!said.empty() &&
+  if (!said.empty() && !told_to_give_up &&
       !(target_exit == kExitFailed && !target_error.empty() && !report.status.ok() &&
-        SaysNothingNew(report.status.message(), target_error))) {
+        SayTheSame(report.status.message(), target_error))) {
     std::fprintf(stderr, "%s\n", said.c_str());
   }
   const absl::Status written = json->Write(combined);

@@ -21,14 +21,13 @@ readonly session=('^  --transport tcp\|verbs\|auto=' '^  --lanes N=4 ' '^  --pac
   '^SIZE is .*KiB, MiB, GiB' '^3 contact was lost')
 readonly specs=('^  --device SPEC \.\.\. REQUIRED ' '^SPEC names a device:' '^  vfio:/sys/bus/mdev/devices/UUID '
   '^  vfio:0000:01:00\.1 ' '^  soft:size=1GiB,seed=7 ' '^  file:PATH ')
-readonly rdma='^  --rdma-device NAME '
 readonly json='^  --json FILE '
 
 helps '' '^  loopback ' '^  send ' '^  receive ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
   'godwit send --to .*--device' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' "${session[@]}" "$json"
-helps send '^  --to ADDR:PORT REQUIRED ' "$rdma" "${specs[@]}" "${session[@]}" "$json"
-helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --port-fd FD ' "$rdma" "${specs[@]}" "$json"
+helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" "${session[@]}" "$json"
+helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --port-fd FD ' "${specs[@]}" "$json"
 helps devices "$json"
 
 # No option without words, and none that this test, and so docs/command.md, does not know.
