@@ -207,7 +207,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
       combined["target"].is_object() ? combined["target"].value("error", "") : "";
   const std::string said = target->Said();
   if (!said.empty() && !told_to_give_up &&
-      !(target_exit == kExitFailed && !target_error.empty() &&
+      !(target_exit == kExitFailed && !target_error.empty() && !report.status.ok() &&
         SayTheSame(report.status.message(), target_error))) {
     std::fprintf(stderr, "%s\n", said.c_str());
   }
