@@ -51,8 +51,25 @@ absl::string_view SessionPhaseName(SessionPhase phase) {
   return "?";
 }
 
-bool HasUsableRdmaPort() {
+absl::Status WithRollBack(absl::Status why, const absl::Status& rolled_back) {
+  if (rolled_back.ok()) return why;
+  return absl::Status(why.code(), absl::StrCat(why.message(), "; then ", rolled_back.message()));
+}
+
+VerbsDeviceOptions RdmaOptions(const std::string& device_name) {
+  VerbsDeviceOptions options;
+  options.device_name = device_name;
+  return options;
+}
+
+absl::Status CheckRdma(TransportKind transport, const std::string& device_name) {
+  if (transport != TransportKind::kVerbs && device_name.empty()) return absl::OkStatus();
+  return RankRdmaPaths(ListRdmaDevices(), RdmaOptions(device_name)).status();
+}
+
+bool HasUsableRdmaPort(const std::string& device_name) {
   for (const RdmaDeviceInfo& device : ListRdmaDevices()) {
+    if (!device_name.empty() && device.name != device_name) continue;
     for (const RdmaPort& port : device.ports) {
       if (port.active && !port.gids.empty()) return true;
     }
@@ -175,7 +192,11 @@ void SessionBase::SendAbort(const absl::Status& why) {
   }
   control::ControlMessage message;
   message.mutable_abort()->set_reason(Printable(why.message()));
-  if (!channel_->Send(message).ok()) return;
+  (void)channel_->Send(message);  // a peer that is gone needs no reason
+}
+
+void SessionBase::Linger() {
+  if (channel_ == nullptr) return;
   // Closing with unread bytes would reset the connection and could take the reason with it: close
   // our half, and read until the peer has closed its own.
   const auto deadline = std::chrono::steady_clock::now() + kAbortWait;

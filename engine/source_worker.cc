@@ -46,7 +46,8 @@ absl::Status SourceWorker::SetUp() {
 absl::StatusOr<bool> SourceWorker::Step() {
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
   GODWIT_ASSIGN_OR_RETURN(bool worked, PumpReaders());
-  worked |= SendPackets();
+  GODWIT_ASSIGN_OR_RETURN(const bool sent, SendPackets());
+  worked |= sent;
   worked |= CollectSent();
   GODWIT_RETURN_IF_ERROR(CheckLanes());
   NoteCompletion();
@@ -120,7 +121,7 @@ int SourceWorker::PickLane() const {
   uint64_t best_under_way = limits_.queue_packets;
   for (size_t i = 0; i < lane_slots_.size(); ++i) {
     const LaneSlot& slot = lane_slots_[i];
-    const uint64_t under_way = slot.sent_packets - slot.receipted_packets;
+    const uint64_t under_way = slot.under_way();
     const bool fewer = under_way < best_under_way;
     const bool fresher = best >= 0 && under_way == best_under_way &&
                          slot.sent_packets < lane_slots_[static_cast<size_t>(best)].sent_packets;
@@ -132,7 +133,7 @@ int SourceWorker::PickLane() const {
   return best;
 }
 
-bool SourceWorker::SendPackets() {
+absl::StatusOr<bool> SourceWorker::SendPackets() {
   bool worked = false;
   for (int lane = PickLane(); lane >= 0; lane = PickLane()) {
     std::optional<Packet> packet = NextPacket();
@@ -144,8 +145,11 @@ bool SourceWorker::SendPackets() {
 
     const size_t payload_bytes = packet->buffer.payload_bytes();
     const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet->buffer, 1));
-    // The queue has room (slot's count says so), so the lane is broken: CheckLanes() says how.
-    if (taken == 0) return worked;
+    if (taken == 0) {
+      // The queue has room (under_way() says so), so the lane is broken and the packet gone.
+      GODWIT_RETURN_IF_ERROR(CheckLanes());
+      return absl::InternalError(absl::StrCat("lane ", lane, " takes no packet and has no error"));
+    }
     ++slot.sent_packets;
     DeviceCounters& device = device_counters_[packet->header.device];
     device.bytes.fetch_add(packet->header.is_config() ? 0 : payload_bytes,
@@ -166,6 +170,7 @@ bool SourceWorker::CollectSent() {
     while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(sent))) {
       worked = true;
       for (size_t k = 0; k < count; ++k) {
+        ++slot.returned_packets;
         if (slot.freed_packets < slot.receipted_packets) {
           sent[k] = Buffer();  // its receipt came before its completion
           ++slot.freed_packets;

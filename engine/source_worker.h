@@ -2,6 +2,7 @@
 #ifndef GODWIT_ENGINE_SOURCE_WORKER_H_
 #define GODWIT_ENGINE_SOURCE_WORKER_H_
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -71,9 +72,14 @@ class SourceWorker final : public WorkerBase {
   struct LaneSlot {
     explicit LaneSlot(uint32_t queue_packets) : unreceipted(queue_packets) {}
     FixedQueue<Buffer> unreceipted;  // sent, back from the lane, not yet receipted; oldest first
+    // A receipt can overtake the lane's own completion, so each has a count.
     uint64_t sent_packets = 0;
-    uint64_t receipted_packets = 0;
-    uint64_t freed_packets = 0;
+    uint64_t returned_packets = 0;   // back from the lane
+    uint64_t receipted_packets = 0;  // the target has them
+    uint64_t freed_packets = 0;      // both
+    uint64_t under_way() const {
+      return sent_packets - std::min(returned_packets, receipted_packets);
+    }
   };
 
   SourceWorker(std::vector<Stream> streams, const Limits& limits, Arena& arena, Notifier inbox,
@@ -86,7 +92,7 @@ class SourceWorker final : public WorkerBase {
 
   absl::Status TakeReceipts();
   absl::StatusOr<bool> PumpReaders();
-  bool SendPackets();
+  absl::StatusOr<bool> SendPackets();
   bool CollectSent();
   absl::Status CheckLanes();
   void NoteCompletion();
