@@ -164,13 +164,14 @@ const std::vector<Lie> kLies = {
     {"StreamOffsetHuge",
      [](wire::Frame& f) { f.stream_offset = ~uint64_t{0}; },
      {"lane 0", "stream offset", "18446744073709551615"}},
-    {"ConfigTooEarly",  // with what is, to the device, half a stream
+    // The device sees half a stream and the worker a packet too many: who is first has the word.
+    {"ConfigTooEarly",
      [](wire::Frame& f) {
        const std::string half = TheStream().substr(0, 8);
        f = wire::ConfigFrame(0, 1, half, kConfig);
        f.lane_sequence = 1;
      },
-     {"after the config packet"}},
+     {"device"}},
     {"ConfigTooShort",
      [](wire::Frame& f) {
        f = wire::ConfigFrame(0, 1, TheStream().substr(0, 8), "");
