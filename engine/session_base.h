@@ -87,7 +87,7 @@ class SessionBase {
 
 control::LaneSetup::Verbs ToProto(const VerbsEndpoint& endpoint);
 // InvalidArgument where a field can't be what it says.
-absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& endpoint);
+absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& proto);
 
 // What went wrong, and then what went wrong with putting the devices back, if that did.
 absl::Status WithRollBack(absl::Status why, const absl::Status& rolled_back);

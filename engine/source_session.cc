@@ -145,7 +145,7 @@ absl::Status SourceSession::Impl::ExchangeDeviceTables() {
 }
 
 absl::Status SourceSession::Impl::MakeArenaAndLanes() {
-  budget_ = PlanSource(static_cast<uint32_t>(devices_.size()), options_.lanes,
+  budget_ = PlanSource(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), options_.lanes,
                        options_.packet_bytes, lane_limits_.queue_packets);
   GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
   GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs ? MakeVerbsLanes() : MakeTcpLanes());
@@ -262,6 +262,9 @@ absl::Status SourceSession::Impl::Stream() {
           continue;
         case control::ControlMessage::kLoaded:
           loaded_at_ = Clock::Steady().Now();
+          // The target can be quicker with its answer than the worker with noting that it has sent
+          // the last packet: let it finish that.
+          worker_->Stop();
           PublishProgress();
           return CompareLoaded(message->loaded());
         default:

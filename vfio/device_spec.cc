@@ -12,8 +12,8 @@
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "base/units.h"
+#include "godwit/vfio_device.h"
 #include "vfio/file_device.h"
-#include "vfio/kernel_device.h"
 
 namespace godwit {
 namespace {
@@ -80,7 +80,9 @@ absl::Status SetSoftOption(absl::string_view key, absl::string_view value,
 
 absl::string_view DeviceSpecHelp() {
   return "  vfio:/sys/bus/mdev/devices/UUID   a mediated VFIO device\n"
-         "  vfio:0000:01:00.1                 a PCI function bound to a VFIO driver\n"
+         "  vfio:0000:01:00.1                 a PCI function bound to a VFIO driver; "
+         "\",via=group\" or\n"
+         "                                    \",via=cdev\" behind it forces the way to it\n"
          "  soft:size=1GiB,seed=7             a device in software; same size and seed both sides\n"
          "  file:PATH                         a file whose bytes are the state";
 }
@@ -114,7 +116,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(absl::string_view spec, Devic
   const absl::string_view rest =
       colon == absl::string_view::npos ? absl::string_view() : spec.substr(colon + 1);
   if (kind == "file" && !rest.empty()) return FileDevice::Open(std::string(rest), role);
-  if (kind == "vfio" && !rest.empty()) return KernelDevice::Open(rest);
+  if (kind == "vfio" && !rest.empty()) return VfioDevice::Open(rest);
   if (kind == "soft" && !rest.empty()) {
     const absl::StatusOr<SoftDeviceOptions> options = ParseSoftOptions(rest);
     if (options.ok()) return std::make_unique<SoftDevice>(std::string(spec), *options);

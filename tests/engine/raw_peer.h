@@ -78,7 +78,7 @@ class RawChannel {
     while (true) {
       KeepAliveUntilReadable();
       const std::string length = Hear(fd(), 4);
-      if (length.size() < 4) return std::nullopt;
+      if (length.size() < 4 || wire::Number(length) > 65'536) return std::nullopt;
       const std::string body = Hear(fd(), wire::Number(length));
       control::ControlMessage message;
       if (body.size() != wire::Number(length) || !message.ParseFromString(body)) {
@@ -133,6 +133,7 @@ struct RawSource {
   }
   control::ControlMessage Table() const {
     control::ControlMessage message;
+    message.mutable_device_table();
     for (const std::string& kind : kinds) {
       control::DeviceTable::Device& row = *message.mutable_device_table()->add_devices();
       row.set_name(kind);
