@@ -937,6 +937,9 @@ static struct file *synth_set_state(struct vfio_device *vdev, enum vfio_device_m
 	mutex_lock(&synth->lock);
 	if (synth->state == VFIO_DEVICE_STATE_ERROR)
 		file = ERR_PTR(-EIO);
+	/* There is no such arc; but asked for a next state, the core of Linux 6.12 looks for ever. */
+	else if (synth->state == VFIO_DEVICE_STATE_STOP_COPY && is_precopy(wanted))
+		file = ERR_PTR(-EINVAL);
 	while (!IS_ERR(file) && synth->state != wanted) {
 		/* No arc that opens a file is followed by another. */
 		if (WARN_ON(file))
