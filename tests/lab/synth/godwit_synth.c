@@ -27,6 +27,7 @@
 #include <linux/slab.h>
 #include <linux/sysfs.h>
 #include <linux/uaccess.h>
+#include <linux/unaligned.h>
 #include <linux/version.h>
 #include <linux/vfio.h>
 #include <linux/wait.h>
@@ -76,36 +77,32 @@ static u64 pattern_word(u64 seed, u64 index)
 	return (x ^ (x >> 29)) * 0xbf58476d1ce4e5b9ULL;
 }
 
+static u8 pattern_byte(u64 seed, u64 offset)
+{
+	return pattern_word(seed, offset / 8) >> (8 * (offset % 8));
+}
+
 static void pattern_fill(u8 *to, u64 seed, u64 offset, size_t bytes)
 {
-	while (bytes) {
-		u64 word = pattern_word(seed, offset / 8);
-		size_t skip = offset % 8, n = min_t(size_t, 8 - skip, bytes);
-
-		if (n == 8) {
-			memcpy(to, &word, 8);
-		} else {
-			memcpy(to, (u8 *)&word + skip, n);
-		}
-		to += n;
-		offset += n;
-		bytes -= n;
-	}
+	for (; bytes && offset % 8; bytes--)
+		*to++ = pattern_byte(seed, offset++);
+	for (; bytes >= 8; bytes -= 8, to += 8, offset += 8)
+		put_unaligned_le64(pattern_word(seed, offset / 8), to);
+	for (; bytes; bytes--)
+		*to++ = pattern_byte(seed, offset++);
 }
 
 static bool pattern_is(const u8 *from, u64 seed, u64 offset, size_t bytes)
 {
-	while (bytes) {
-		u64 word = pattern_word(seed, offset / 8);
-		size_t skip = offset % 8, n = min_t(size_t, 8 - skip, bytes);
+	u64 difference = 0;
 
-		if (memcmp(from, (u8 *)&word + skip, n))
-			return false;
-		from += n;
-		offset += n;
-		bytes -= n;
-	}
-	return true;
+	for (; bytes && offset % 8; bytes--)
+		difference |= *from++ ^ pattern_byte(seed, offset++);
+	for (; bytes >= 8; bytes -= 8, from += 8, offset += 8)
+		difference |= get_unaligned_le64(from) ^ pattern_word(seed, offset / 8);
+	for (; bytes; bytes--)
+		difference |= *from++ ^ pattern_byte(seed, offset++);
+	return !difference;
 }
 
 /* ---- The device --------------------------------------------------------------------------- */
@@ -1227,7 +1224,7 @@ static ssize_t synth_region_read(struct vfio_device *vdev, char __user *to, size
 	struct synth_device *synth = to_synth(vdev);
 	unsigned int index;
 	u32 at = 0, i;
-	u8 part[64];
+	u8 part[PCI_CFG_SPACE_SIZE]; /* whose readers take no short read */
 
 	bytes = region_part(*position, min(bytes, sizeof(part)), &index, &at);
 	if (!bytes)
@@ -1248,7 +1245,7 @@ static ssize_t synth_region_write(struct vfio_device *vdev, const char __user *f
 	struct synth_device *synth = to_synth(vdev);
 	unsigned int index;
 	u32 at = 0, i;
-	u8 part[64];
+	u8 part[PCI_CFG_SPACE_SIZE];
 
 	bytes = region_part(*position, min(bytes, sizeof(part)), &index, &at);
 	if (!bytes)
