@@ -113,6 +113,15 @@ absl::Status Loader::Finish(const Packet& config) {
   if (!content.ok()) {
     return Annotate(content.status(), absl::StrCat("device ", device_.name()));
   }
+  // A device that was reset behind our back has lost all this and is RUNNING; from there the way to
+  // STOP is open.
+  const auto state = device_.State();
+  if (!state.ok()) return Annotate(state.status(), absl::StrCat("device ", device_.name()));
+  if (*state != DeviceState::kResuming) {
+    return absl::DataLossError(absl::StrCat("device ", device_.name(), ": it is in ",
+                                            DeviceStateName(*state),
+                                            " and has lost the state that it was given"));
+  }
   auto stopped = device_.SetState(DeviceState::kStop);
   if (!stopped.ok()) {
     return Annotate(stopped.status(), absl::StrCat("device ", device_.name(),
