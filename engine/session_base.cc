@@ -166,7 +166,11 @@ absl::Status SessionBase::PreferPeersReason(absl::Status status) {
 }
 
 void SessionBase::SendAbort(const absl::Status& why) {
-  if (channel_ == nullptr || absl::IsAborted(why)) return;
+  if (channel_ == nullptr) return;
+  if (absl::IsAborted(why)) {
+    ::shutdown(channel_->fd(), SHUT_WR);  // what the peer waits for at the end of this function
+    return;
+  }
   control::ControlMessage message;
   message.mutable_abort()->set_reason(Printable(why.message()));
   if (!channel_->Send(message).ok()) return;
