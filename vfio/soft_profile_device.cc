@@ -42,7 +42,7 @@ absl::Status SoftProfileDevice::LookAtStream() {
   if (lost && !misfortune_over_) {
     misfortune_over_ = true;
     const SoftInjection& injection = options_.injection;
-    if (injection.reset_at) GODWIT_RETURN_IF_ERROR(Reset());
+    if (injection.reset_at) BecomeRunning();
     if (injection.error_at) state_ = DeviceState::kError;
     detached_ = injection.detach_at.has_value();
   }
@@ -225,11 +225,15 @@ void SoftProfileDevice::DropStreams() {
   parts_object_.reset();
 }
 
-absl::Status SoftProfileDevice::Reset() {
-  if (detached_) return LookAtStream();
+void SoftProfileDevice::BecomeRunning() {
   DropStreams();
   content_verified_ = false;
   state_ = DeviceState::kRunning;
+}
+
+absl::Status SoftProfileDevice::Reset() {
+  GODWIT_RETURN_IF_ERROR(LookAtStream());
+  BecomeRunning();
   return absl::OkStatus();
 }
 

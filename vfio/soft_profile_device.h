@@ -55,6 +55,7 @@ class SoftProfileDevice final : public Device {
   void PutTheRest();
   uint64_t PutDirty();  // how much of the image
   void DropStreams();
+  void BecomeRunning();
 
   const std::string name_;
   const SoftDeviceOptions options_;
