@@ -16,6 +16,18 @@
 #include "base/status_macros.h"
 
 namespace godwit {
+namespace {
+
+// An embedder's data_fd may be a pipe or a socket: one whose reader is gone is an error of the
+// write, not the end of the process.
+void BlockSigpipe() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGPIPE);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
+}  // namespace
 
 Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
                const Notifier& progress)
@@ -37,13 +49,7 @@ void Loader::Stop() {
 }
 
 void Loader::Run() {
-  // A device may close its end of the stream: that is an error of the write, not the end of the
-  // embedder's process.
-  sigset_t broken_pipe;
-  ::sigemptyset(&broken_pipe);
-  ::sigaddset(&broken_pipe, SIGPIPE);
-  ::pthread_sigmask(SIG_BLOCK, &broken_pipe, nullptr);
-
+  BlockSigpipe();
   status_ = LoadAll();
   phase_.store(status_.ok() ? Phase::kLoaded : Phase::kFailed, std::memory_order_release);
   progress_.Notify();
@@ -106,6 +112,15 @@ absl::Status Loader::Finish(const Packet& config) {
   auto content = DecodeConfigPayload(config.buffer.payload_span());
   if (!content.ok()) {
     return Annotate(content.status(), absl::StrCat("device ", device_.name()));
+  }
+  // A device that was reset behind our back has lost all this and is RUNNING; from there the way to
+  // STOP is open.
+  const auto state = device_.State();
+  if (!state.ok()) return Annotate(state.status(), absl::StrCat("device ", device_.name()));
+  if (*state != DeviceState::kResuming) {
+    return absl::DataLossError(absl::StrCat("device ", device_.name(), ": it is in ",
+                                            DeviceStateName(*state),
+                                            " and has lost the state that it was given"));
   }
   auto stopped = device_.SetState(DeviceState::kStop);
   if (!stopped.ok()) {

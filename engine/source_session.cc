@@ -39,6 +39,7 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status Stream();
   absl::Status TakeReceipts(const control::Receipts& receipts);
   absl::Status CompareLoaded(const control::Loaded& loaded);
+  absl::Status CheckStillStopped();
   absl::Status HandOver();
   absl::Status MoveAll();
   absl::Status RollBack();
@@ -314,9 +315,25 @@ absl::Status SourceSession::Impl::CompareLoaded(const control::Loaded& loaded) {
   return absl::OkStatus();
 }
 
+// A device that was reset behind our back runs: what the target has is not its state any more.
+absl::Status SourceSession::Impl::CheckStillStopped() {
+  return ForEachDevice(
+      devices_.size(),
+      [this](size_t i) -> absl::Status {
+        const std::string where = absl::StrCat("device ", devices_[i]->name());
+        const absl::StatusOr<DeviceState> state = devices_[i]->State();
+        if (!state.ok()) return Annotate(state.status(), where);
+        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
+        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
+                                                ", though nobody took it out of STOP_COPY"));
+      },
+      [this] { KeepAlive(); });
+}
+
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   worker_->Stop();
+  GODWIT_RETURN_IF_ERROR(CheckStillStopped());
   GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }));
   control::ControlMessage message;
   message.mutable_commit();
