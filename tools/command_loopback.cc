@@ -56,10 +56,11 @@ class TargetProcess {
                                       "--port-fd", absl::StrCat(port_write.get()),
                                       "--json",    absl::StrCat("/dev/fd/", json_write.get())};
     for (const std::string& spec : specs) {
-      words.push_back("--device");
+      words.emplace_back("--device");
       words.push_back(spec);
     }
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
 
