@@ -16,18 +16,6 @@
 #include "base/status_macros.h"
 
 namespace godwit {
-namespace {
-
-// An embedder's data_fd may be a pipe or a socket: one whose reader is gone is an error of the
-// write, not the end of the process.
-void BlockSigpipe() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGPIPE);
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-}
-
-}  // namespace
 
 Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
                const Notifier& progress)
@@ -49,7 +37,13 @@ void Loader::Stop() {
 }
 
 void Loader::Run() {
-  BlockSigpipe();
+  // A device may close its end of the stream: that is an error of the write, not the end of the
+  // embedder's process.
+  sigset_t broken_pipe;
+  ::sigemptyset(&broken_pipe);
+  ::sigaddset(&broken_pipe, SIGPIPE);
+  ::pthread_sigmask(SIG_BLOCK, &broken_pipe, nullptr);
+
   status_ = LoadAll();
   phase_.store(status_.ok() ? Phase::kLoaded : Phase::kFailed, std::memory_order_release);
   progress_.Notify();

@@ -165,15 +165,18 @@ Ending Migrate(const Case& c) {
   PortObserver target_observer;
   SessionObserver source_observer;
   auto port = target_observer.port();
-  TargetSession target(
-      {.listen = "127.0.0.1:0", .transport = TransportKind::kTcp, .arena_bytes = size_t{1} << 20},
-      {to.get()}, target_observer);
+  TargetOptions target_options;
+  target_options.listen = "127.0.0.1:0";
+  target_options.transport = TransportKind::kTcp;
+  target_options.arena_bytes = size_t{1} << 20;
+  TargetSession target(target_options, {to.get()}, target_observer);
   auto target_ends = std::async(std::launch::async, [&] { return target.Run(); });
-  SourceSession source({.to = absl::StrCat("127.0.0.1:", port.get()),
-                        .transport = TransportKind::kTcp,
-                        .lanes = 2,
-                        .packet_bytes = 4096},
-                       {from.get()}, source_observer);
+  SourceOptions source_options;
+  source_options.to = absl::StrCat("127.0.0.1:", port.get());
+  source_options.transport = TransportKind::kTcp;
+  source_options.lanes = 2;
+  source_options.packet_bytes = 4096;
+  SourceSession source(source_options, {from.get()}, source_observer);
   auto source_ends = std::async(std::launch::async, [&] { return source.Run(); });
   const auto deadline = std::chrono::steady_clock::now() + kHangs;
   ending.hung = source_ends.wait_until(deadline) != std::future_status::ready ||
