@@ -62,5 +62,3 @@ BENCHMARK(DeviceToDevice)->UseRealTime()->MeasureProcessCPUTime();
 
 }  // namespace
 }  // namespace godwit
-
-BENCHMARK_MAIN();

@@ -3,6 +3,8 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +16,18 @@
 #include "base/status_macros.h"
 
 namespace godwit {
+namespace {
+
+// An embedder's data_fd may be a pipe or a socket: one whose reader is gone is an error of the
+// write, not the end of the process.
+void BlockSigpipe() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGPIPE);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
+}  // namespace
 
 Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
                const Notifier& progress)
@@ -35,6 +49,7 @@ void Loader::Stop() {
 }
 
 void Loader::Run() {
+  BlockSigpipe();
   status_ = LoadAll();
   phase_.store(status_.ok() ? Phase::kLoaded : Phase::kFailed, std::memory_order_release);
   progress_.Notify();
@@ -97,6 +112,15 @@ absl::Status Loader::Finish(const Packet& config) {
   auto content = DecodeConfigPayload(config.buffer.payload_span());
   if (!content.ok()) {
     return Annotate(content.status(), absl::StrCat("device ", device_.name()));
+  }
+  // A device that was reset behind our back has lost all this and is RUNNING; from there the way to
+  // STOP is open.
+  const auto state = device_.State();
+  if (!state.ok()) return Annotate(state.status(), absl::StrCat("device ", device_.name()));
+  if (*state != DeviceState::kResuming) {
+    return absl::DataLossError(absl::StrCat("device ", device_.name(), ": it is in ",
+                                            DeviceStateName(*state),
+                                            " and has lost the state that it was given"));
   }
   auto stopped = device_.SetState(DeviceState::kStop);
   if (!stopped.ok()) {

@@ -106,10 +106,16 @@ absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t p
     return absl::InvalidArgumentError(absl::StrFormat("packet version is %u, this side knows %u",
                                                       packet_version, kPacketVersion));
   }
+  const uint32_t flags = Get32(bytes + kFlagsAt);
+  if ((flags & ~kPacketFlagConfigState) != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("packet flags 0x%x have a bit that this side does not know", flags));
+  }
   for (size_t at = kReservedAt; at < kHeaderCrcAt; ++at) {
     if (bytes[at] != std::byte{0}) {
       return absl::InvalidArgumentError(
-          absl::StrFormat("reserved byte %u of the frame header is not 0", at));
+          absl::StrFormat("reserved byte %u of the frame header is 0x%02x, expected 0", at,
+                          std::to_integer<unsigned>(bytes[at])));
     }
   }
 
@@ -123,11 +129,7 @@ absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t p
   header.crc_after = Get32(bytes + kCrcAfterAt);
   header.config_crc = Get32(bytes + kConfigCrcAt);
   header.index = Get32(bytes + kIndexAt);
-  header.flags = Get32(bytes + kFlagsAt);
-  if ((header.flags & ~kPacketFlagConfigState) != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("packet flags 0x%x have a bit that this side does not know", header.flags));
-  }
+  header.flags = flags;
   if (header.epoch != 0) {
     return absl::InvalidArgumentError(absl::StrFormat("epoch is %u, expected 0", header.epoch));
   }

@@ -51,8 +51,25 @@ absl::string_view SessionPhaseName(SessionPhase phase) {
   return "?";
 }
 
-bool HasUsableRdmaPort() {
+absl::Status WithRollBack(absl::Status why, const absl::Status& rolled_back) {
+  if (rolled_back.ok()) return why;
+  return absl::Status(why.code(), absl::StrCat(why.message(), "; then ", rolled_back.message()));
+}
+
+VerbsDeviceOptions RdmaOptions(const std::string& device_name) {
+  VerbsDeviceOptions options;
+  options.device_name = device_name;
+  return options;
+}
+
+absl::Status CheckRdma(TransportKind transport, const std::string& device_name) {
+  if (transport != TransportKind::kVerbs && device_name.empty()) return absl::OkStatus();
+  return RankRdmaPaths(ListRdmaDevices(), RdmaOptions(device_name)).status();
+}
+
+bool HasUsableRdmaPort(const std::string& device_name) {
   for (const RdmaDeviceInfo& device : ListRdmaDevices()) {
+    if (!device_name.empty() && device.name != device_name) continue;
     for (const RdmaPort& port : device.ports) {
       if (port.active && !port.gids.empty()) return true;
     }
@@ -152,7 +169,9 @@ absl::StatusOr<control::ControlMessage> SessionBase::Await(
 }
 
 absl::Status SessionBase::PreferPeersReason(absl::Status status) {
-  if (channel_ == nullptr || absl::IsAborted(status) || absl::IsCancelled(status)) return status;
+  // Only what a peer that has gone looks like: any other error is our own to tell, and at once.
+  const bool peer_may_have_gone = absl::IsUnavailable(status) || absl::IsDataLoss(status);
+  if (channel_ == nullptr || !peer_may_have_gone) return status;
   const auto deadline = std::chrono::steady_clock::now() + kPeersReasonWait;
   while (std::chrono::steady_clock::now() < deadline) {
     const auto message = Receive();
@@ -166,10 +185,18 @@ absl::Status SessionBase::PreferPeersReason(absl::Status status) {
 }
 
 void SessionBase::SendAbort(const absl::Status& why) {
-  if (channel_ == nullptr || absl::IsAborted(why)) return;
+  if (channel_ == nullptr) return;
+  if (absl::IsAborted(why)) {  // by the peer, which waits below until it sees that we have read it
+    ::shutdown(channel_->fd(), SHUT_WR);
+    return;
+  }
   control::ControlMessage message;
   message.mutable_abort()->set_reason(Printable(why.message()));
-  if (!channel_->Send(message).ok()) return;
+  (void)channel_->Send(message);  // a peer that is gone needs no reason
+}
+
+void SessionBase::Linger() {
+  if (channel_ == nullptr) return;
   // Closing with unread bytes would reset the connection and could take the reason with it: close
   // our half, and read until the peer has closed its own.
   const auto deadline = std::chrono::steady_clock::now() + kAbortWait;

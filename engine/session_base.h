@@ -60,8 +60,10 @@ class SessionBase {
   // The peer's reason if it aborts within a moment, else `status`: when a lane breaks, the reason
   // is often on its way on the control channel.
   absl::Status PreferPeersReason(absl::Status status);
-  // Tells the peer why, and sees to it that it can read that.
+  // Tells the peer why, without waiting for it.
   void SendAbort(const absl::Status& why);
+  // Waits a moment for the peer to read what was sent last and to close its end.
+  void Linger();
 
   control::DeviceTable OurDeviceTable();
   // InvalidArgument unless the peer's table pairs with our devices by position.
@@ -85,10 +87,18 @@ class SessionBase {
 
 control::LaneSetup::Verbs ToProto(const VerbsEndpoint& endpoint);
 // InvalidArgument where a field can't be what it says.
-absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& endpoint);
+absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& proto);
 
-// Whether this host has an RDMA port that is up and has an address.
-bool HasUsableRdmaPort();
+// What went wrong, and then what went wrong with putting the devices back, if that did.
+absl::Status WithRollBack(absl::Status why, const absl::Status& rolled_back);
+
+VerbsDeviceOptions RdmaOptions(const std::string& device_name);
+// NotFound or FailedPrecondition, saying what to do, if `transport` or `device_name` asks for RDMA
+// and this host has none that would do.
+absl::Status CheckRdma(TransportKind transport, const std::string& device_name);
+// Whether this host has an RDMA port that is up and has an address; of that device, if one is
+// named.
+bool HasUsableRdmaPort(const std::string& device_name);
 // Shuts a lane down that no worker has, waits until the NIC has let go of its buffers, and frees
 // it.
 void CloseLane(std::unique_ptr<VerbsLane> lane);

@@ -39,9 +39,10 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status Stream();
   absl::Status TakeReceipts(const control::Receipts& receipts);
   absl::Status CompareLoaded(const control::Loaded& loaded);
+  absl::Status CheckStillStopped();
   absl::Status HandOver();
   absl::Status MoveAll();
-  absl::Status RollBack(absl::Status why);
+  absl::Status RollBack();
   void PublishProgress();
   void FillReport(SessionReport& report) const;
 
@@ -78,7 +79,7 @@ absl::Status SourceSession::Impl::Check() const {
     return absl::InvalidArgumentError(absl::StrCat("packets of ", options_.packet_bytes,
                                                    " bytes, allowed are 1 to ", kPacketBytesMax));
   }
-  return absl::OkStatus();
+  return CheckRdma(options_.transport, options_.rdma_device);
 }
 
 absl::Status SourceSession::Impl::Connect() {
@@ -95,8 +96,9 @@ absl::Status SourceSession::Impl::Connect() {
 }
 
 absl::Status SourceSession::Impl::Greet() {
-  const bool verbs_here = options_.transport == TransportKind::kVerbs ||
-                          (options_.transport == TransportKind::kAuto && HasUsableRdmaPort());
+  const bool verbs_here =
+      options_.transport == TransportKind::kVerbs ||
+      (options_.transport == TransportKind::kAuto && HasUsableRdmaPort(options_.rdma_device));
   control::ControlMessage message;
   control::Hello& hello = *message.mutable_hello();
   hello.set_software(SoftwareName());
@@ -144,7 +146,7 @@ absl::Status SourceSession::Impl::ExchangeDeviceTables() {
 }
 
 absl::Status SourceSession::Impl::MakeArenaAndLanes() {
-  budget_ = PlanSource(static_cast<uint32_t>(devices_.size()), options_.lanes,
+  budget_ = PlanSource(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), options_.lanes,
                        options_.packet_bytes, lane_limits_.queue_packets);
   GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
   GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs ? MakeVerbsLanes() : MakeTcpLanes());
@@ -192,7 +194,8 @@ absl::Status SourceSession::Impl::MakeTcpLanes() {
 }
 
 absl::Status SourceSession::Impl::MakeVerbsLanes() {
-  GODWIT_ASSIGN_OR_RETURN(verbs_device_, VerbsDevice::Open(VerbsDeviceOptions(), *arena_));
+  GODWIT_ASSIGN_OR_RETURN(verbs_device_,
+                          VerbsDevice::Open(RdmaOptions(options_.rdma_device), *arena_));
   control::ControlMessage message;
   control::LaneSetup& setup = *message.mutable_lane_setup();
   for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
@@ -260,6 +263,9 @@ absl::Status SourceSession::Impl::Stream() {
           continue;
         case control::ControlMessage::kLoaded:
           loaded_at_ = Clock::Steady().Now();
+          // The target can be quicker with its answer than the worker with noting that it has sent
+          // the last packet: let it finish that.
+          worker_->Stop();
           PublishProgress();
           return CompareLoaded(message->loaded());
         default:
@@ -309,9 +315,25 @@ absl::Status SourceSession::Impl::CompareLoaded(const control::Loaded& loaded) {
   return absl::OkStatus();
 }
 
+// A device that was reset behind our back runs: what the target has is not its state any more.
+absl::Status SourceSession::Impl::CheckStillStopped() {
+  return ForEachDevice(
+      devices_.size(),
+      [this](size_t i) -> absl::Status {
+        const std::string where = absl::StrCat("device ", devices_[i]->name());
+        const absl::StatusOr<DeviceState> state = devices_[i]->State();
+        if (!state.ok()) return Annotate(state.status(), where);
+        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
+        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
+                                                ", though nobody took it out of STOP_COPY"));
+      },
+      [this] { KeepAlive(); });
+}
+
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   worker_->Stop();
+  GODWIT_RETURN_IF_ERROR(CheckStillStopped());
   GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }));
   control::ControlMessage message;
   message.mutable_commit();
@@ -346,11 +368,11 @@ absl::Status SourceSession::Impl::MoveAll() {
   return HandOver();
 }
 
-// Puts every device back to RUNNING. Returns `why`, with what went wrong on the way added.
-absl::Status SourceSession::Impl::RollBack(absl::Status why) {
+// Puts every device back to RUNNING.
+absl::Status SourceSession::Impl::RollBack() {
   if (worker_ != nullptr) worker_->Stop();
   streams_.clear();
-  if (!left_running_) return why;
+  if (!left_running_) return absl::OkStatus();
   std::vector<std::string> notes(devices_.size());
   const absl::Status back = ForEachDevice(
       devices_.size(),
@@ -372,8 +394,7 @@ absl::Status SourceSession::Impl::RollBack(absl::Status why) {
   for (const std::string& note : notes) {
     if (!note.empty()) observer_.OnNote(note);
   }
-  if (back.ok()) return why;
-  return absl::Status(why.code(), absl::StrCat(why.message(), "; then ", back.message()));
+  return back;
 }
 
 SessionReport SourceSession::Impl::Run() {
@@ -389,9 +410,11 @@ SessionReport SourceSession::Impl::Run() {
                       "contact was lost after the target was told to run the devices; they stay "
                       "stopped here: look at the target before you resume either side");
   } else {
-    status = PreferPeersReason(std::move(status));
+    // The devices come first: whatever the peer may still have to say, a VM waits for them.
     SendAbort(status);
-    status = RollBack(std::move(status));
+    const absl::Status rolled_back = RollBack();
+    status = WithRollBack(PreferPeersReason(std::move(status)), rolled_back);
+    Linger();
     report.outcome = SessionOutcome::kRolledBack;
   }
   report.status = status;
@@ -402,6 +425,7 @@ SessionReport SourceSession::Impl::Run() {
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
   verbs_lanes_.clear();
   verbs_device_.reset();
+  channel_.reset();  // the peer need not wait for silence
   SetPhase(SessionPhase::kFinished);
   return report;
 }

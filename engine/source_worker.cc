@@ -213,7 +213,9 @@ void SourceWorker::BeginTearDown() {
 bool SourceWorker::Idle() {
   bool idle = true;
   for (const DeviceSlot& device : devices_) {
-    idle = idle && (device.reader == nullptr || device.reader->idle());
+    if (device.reader == nullptr || device.reader->idle()) continue;
+    device.reader->Cancel();  // a chain goes read by read
+    idle = false;
   }
   return idle;
 }

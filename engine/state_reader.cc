@@ -138,7 +138,6 @@ Packet StateReader::MakeConfigPacket(absl::string_view config, Buffer buffer) {
 }
 
 void StateReader::Cancel() {
-  if (cancelled_) return;
   cancelled_ = true;
   if (!idle()) ring_.Cancel(this);
 }

@@ -51,7 +51,7 @@ class TargetSession::Impl final : public SessionBase {
   absl::Status SendLoaded();
   absl::Status HandOver();
   absl::Status MoveAll();
-  absl::Status RollBack(absl::Status why);
+  absl::Status RollBack();
   void PublishProgress();
   void FillReport(SessionReport& report) const;
 
@@ -141,8 +141,9 @@ absl::StatusOr<control::Hello> TargetSession::Impl::AwaitHello() {
 
 absl::StatusOr<TransportKind> TargetSession::Impl::ChooseTransport(
     const control::Hello& hello) const {
-  const bool verbs_here = options_.transport == TransportKind::kVerbs ||
-                          (options_.transport == TransportKind::kAuto && HasUsableRdmaPort());
+  const bool verbs_here =
+      options_.transport == TransportKind::kVerbs ||
+      (options_.transport == TransportKind::kAuto && HasUsableRdmaPort(options_.rdma_device));
   const bool tcp_here = options_.transport != TransportKind::kVerbs;
   for (const int offered : hello.transports()) {
     if (offered == control::TRANSPORT_VERBS && verbs_here) return TransportKind::kVerbs;
@@ -282,7 +283,8 @@ absl::Status TargetSession::Impl::MakeVerbsLanes(const control::LaneSetup& their
     return absl::InvalidArgumentError(absl::StrCat("the source names ", theirs.verbs_size(),
                                                    " queue pairs for ", lane_count_, " lanes"));
   }
-  GODWIT_ASSIGN_OR_RETURN(verbs_device_, VerbsDevice::Open(VerbsDeviceOptions(), *arena_));
+  GODWIT_ASSIGN_OR_RETURN(verbs_device_,
+                          VerbsDevice::Open(RdmaOptions(options_.rdma_device), *arena_));
   for (const auto& row : theirs.verbs()) {
     GODWIT_ASSIGN_OR_RETURN(const VerbsEndpoint endpoint, FromProto(row));
     GODWIT_ASSIGN_OR_RETURN(auto lane,
@@ -386,6 +388,7 @@ absl::Status TargetSession::Impl::HandOver() {
 
 absl::Status TargetSession::Impl::MoveAll() {
   GODWIT_RETURN_IF_ERROR(CheckMoveTogether(devices_));
+  GODWIT_RETURN_IF_ERROR(CheckRdma(options_.transport, options_.rdma_device));
   GODWIT_RETURN_IF_ERROR(MakeNotifiers());
   GODWIT_RETURN_IF_ERROR(Listen());
   GODWIT_RETURN_IF_ERROR(WaitForPeer());
@@ -396,21 +399,19 @@ absl::Status TargetSession::Impl::MoveAll() {
   return HandOver();
 }
 
-// Resets every device. Returns `why`, with what went wrong on the way added.
-absl::Status TargetSession::Impl::RollBack(absl::Status why) {
+// Resets every device.
+absl::Status TargetSession::Impl::RollBack() {
   for (auto& loader : loaders_) loader->Stop();
   if (worker_ != nullptr) worker_->Stop();
   streams_.clear();
-  if (!resuming_) return why;
-  const absl::Status reset = ForEachDevice(
+  if (!resuming_) return absl::OkStatus();
+  return ForEachDevice(
       devices_.size(),
       [this](size_t i) {
         return Annotate(devices_[i]->Reset(),
                         absl::StrCat("device ", devices_[i]->name(), " could not be reset"));
       },
       [this] { KeepAlive(); });
-  if (reset.ok()) return why;
-  return absl::Status(why.code(), absl::StrCat(why.message(), "; then ", reset.message()));
 }
 
 SessionReport TargetSession::Impl::Run() {
@@ -422,13 +423,16 @@ SessionReport TargetSession::Impl::Run() {
   } else if (committed_) {
     report.outcome = SessionOutcome::kInDoubt;
     SendAbort(status);
+    Linger();
     status = Annotate(status, "the source has handed over, but the devices do not run here");
   } else {
-    status = PreferPeersReason(std::move(status));
     SendAbort(status);
-    status = RollBack(std::move(status));
+    const absl::Status rolled_back = RollBack();
+    status = WithRollBack(PreferPeersReason(std::move(status)), rolled_back);
+    Linger();
     report.outcome = SessionOutcome::kRolledBack;
   }
+  rendezvous_.reset();  // who comes now is told so at once, and not by silence
   report.status = status;
   report.duration = Clock::Steady().Now() - connected_at_;
   for (auto& loader : loaders_) loader->Stop();
@@ -439,6 +443,7 @@ SessionReport TargetSession::Impl::Run() {
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
   verbs_lanes_.clear();
   verbs_device_.reset();
+  channel_.reset();  // the peer need not wait for silence
   SetPhase(SessionPhase::kFinished);
   return report;
 }

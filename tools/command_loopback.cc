@@ -1,10 +1,14 @@
 // godwit loopback: both sides of a session on this machine, in two processes.
 
+#include <absl/strings/ascii.h>
+#include <absl/strings/match.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,8 +30,9 @@
 namespace godwit {
 namespace {
 
-// How long the target may take to end after a failure. The control channel's silence limit is 8 s.
-constexpr unsigned kTargetEndSeconds = 10;
+// How long the target may take to notice a failure of the source. It has the reason by then, if
+// there was a session.
+constexpr int kTargetEndMs = 2000;
 
 // The target: this very program as `godwit receive`, in a process of its own.
 class TargetProcess {
@@ -41,6 +46,10 @@ class TargetProcess {
     if (::pipe(json_pipe) != 0) return ErrnoStatus(errno, "pipe");
     UniqueFd json_read(json_pipe[0]);
     UniqueFd json_write(json_pipe[1]);
+    // Its words for people: shown at the end, and only where they say more than ours. A file takes
+    // them all without being read meanwhile, and isn't a terminal to draw a progress line on.
+    UniqueFd said(::memfd_create("godwit target's stderr", MFD_CLOEXEC));
+    if (!said.valid()) return ErrnoStatus(errno, "memfd_create");
 
     std::vector<std::string> words = {"godwit",    "receive",
                                       "--listen",  "127.0.0.1:0",
@@ -63,27 +72,31 @@ class TargetProcess {
       ::close(json_read.Release());
       const int quiet = ::open("/dev/null", O_WRONLY);
       if (quiet >= 0) ::dup2(quiet, STDOUT_FILENO);
+      ::dup2(said.get(), STDERR_FILENO);
       ::execv("/proc/self/exe", arguments.data());
       ::_exit(127);
     }
-    return TargetProcess(pid, std::move(port_read), std::move(json_read));
+    return TargetProcess(pid, std::move(port_read), std::move(json_read), std::move(said));
   }
 
   TargetProcess(TargetProcess&& other) noexcept
       : pid_(std::exchange(other.pid_, -1)),
         port_(std::move(other.port_)),
-        json_(std::move(other.json_)) {}
+        json_(std::move(other.json_)),
+        said_(std::move(other.said_)) {}
   ~TargetProcess() {
     if (pid_ < 0) return;
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
   }
 
-  // Blocks until the target listens; Internal if it ended instead (and has said why on stderr).
+  // Blocks until the target listens; Internal, with what it said, if it ended instead.
   absl::StatusOr<uint16_t> Port() {
     uint32_t port = 0;
     if (!absl::SimpleAtoi(ReadAll(port_), &port) || port == 0 || port > 65535) {
-      return absl::InternalError("the target process did not start");
+      const std::string why = Said();
+      return absl::InternalError(
+          absl::StrCat("the target process did not start", why.empty() ? "" : ": ", why));
     }
     return static_cast<uint16_t>(port);
   }
@@ -97,9 +110,26 @@ class TargetProcess {
     return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   }
 
+  // After a failure on our side: the target notices by itself, unless it never had a peer. Asks it
+  // to give up if it has not begun to report within `wait_ms`; returns whether it had to.
+  bool GiveUpAfter(int wait_ms) const {
+    pollfd report = {json_.get(), POLLIN, 0};
+    if (::poll(&report, 1, wait_ms) != 0) return false;
+    ::kill(pid_, SIGTERM);
+    return true;
+  }
+
+  // What it has said on stderr so far, lines as they are but for the last line's end.
+  std::string Said() const {
+    ::lseek(said_.get(), 0, SEEK_SET);
+    std::string text = ReadAll(said_);
+    absl::StripTrailingAsciiWhitespace(&text);
+    return text;
+  }
+
  private:
-  TargetProcess(pid_t pid, UniqueFd port, UniqueFd json)
-      : pid_(pid), port_(std::move(port)), json_(std::move(json)) {}
+  TargetProcess(pid_t pid, UniqueFd port, UniqueFd json, UniqueFd said)
+      : pid_(pid), port_(std::move(port)), json_(std::move(json)), said_(std::move(said)) {}
 
   static std::string ReadAll(const UniqueFd& fd) {
     std::string text;
@@ -116,11 +146,13 @@ class TargetProcess {
   pid_t pid_;
   UniqueFd port_;
   UniqueFd json_;
+  UniqueFd said_;
 };
 
-ExitCode Refuse(const absl::Status& status) {
-  spdlog::error("{}", std::string(status.message()));
-  return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
+// Whether one of two errors of one session only repeats the other, as a peer's reason for giving
+// up.
+bool SayTheSame(absl::string_view ours, absl::string_view theirs) {
+  return absl::StrContains(ours, theirs) || absl::StrContains(theirs, ours);
 }
 
 }  // namespace
@@ -138,17 +170,17 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
     specs.push_back(absl::StrFormat("soft:size=%u,seed=%u", *size, command.seed + i));
   }
   auto target = TargetProcess::Start(specs);
-  if (!target.ok()) return Refuse(target.status());
+  if (!target.ok()) return Refuse(target.status(), &*json);
   std::vector<std::unique_ptr<Device>> owned;
   std::vector<Device*> devices;
   for (const std::string& spec : specs) {
     auto device = OpenDevice(spec, DeviceRole::kSource);
-    if (!device.ok()) return Refuse(device.status());
+    if (!device.ok()) return Refuse(device.status(), &*json);
     devices.push_back(device->get());
     owned.push_back(*std::move(device));
   }
   const auto port = target->Port();
-  if (!port.ok()) return Refuse(port.status());
+  if (!port.ok()) return Refuse(port.status(), &*json);
 
   SourceOptions options;
   options.to = absl::StrCat("127.0.0.1:", *port);
@@ -159,16 +191,26 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   SourceSession session(options, devices, observer);
   const SessionReport report = RunWithProgress(session);
 
+  bool told_to_give_up = false;
   if (!report.status.ok()) {
-    spdlog::error("{}", std::string(report.status.message()));
-    ::alarm(kTargetEndSeconds);  // the target has as long to notice; its death signal does the rest
+    LogError(report.status);
+    told_to_give_up = target->GiveUpAfter(kTargetEndMs);
   }
   int target_exit = 0;
   const nlohmann::json target_report = target->Finish(target_exit);
-  ::alarm(0);
   nlohmann::json combined = ReportJson(report);
   combined["target"] = target_report.is_discarded() ? nlohmann::json(nullptr) : target_report;
-  combined["target_peak_resident_bytes"] = PeakResidentBytesOfChildren();
+  const uint64_t target_peak_bytes =
+      target_report.is_object() ? target_report.value("peak_resident_bytes", uint64_t{0}) : 0;
+  combined["target_peak_resident_bytes"] = target_peak_bytes;
+  const std::string target_error =
+      combined["target"].is_object() ? combined["target"].value("error", "") : "";
+  const std::string said = target->Said();
+  if (!said.empty() && !told_to_give_up &&
+      !(target_exit == kExitFailed && !target_error.empty() && !report.status.ok() &&
+        SayTheSame(report.status.message(), target_error))) {
+    std::fprintf(stderr, "%s\n", said.c_str());
+  }
   const absl::Status written = json->Write(combined);
   if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
   if (!report.status.ok()) return ExitCodeOf(report.outcome);
@@ -178,7 +220,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   }
   std::fprintf(json->text_stream(), "%s  memory     source %s, target %s at most; arena on %s\n",
                ReportText(report).c_str(), FormatBytes(PeakResidentBytes()).c_str(),
-               FormatBytes(PeakResidentBytesOfChildren()).c_str(), report.arena_backing.c_str());
+               FormatBytes(target_peak_bytes).c_str(), report.arena_backing.c_str());
   return kExitDone;
 }
 

@@ -54,11 +54,6 @@ absl::StatusOr<OpenedDevices> OpenDevices(const std::vector<std::string>& specs,
   return devices;
 }
 
-ExitCode Refuse(const absl::Status& status) {
-  spdlog::error("{}", std::string(status.message()));
-  return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
-}
-
 }  // namespace
 
 ExitCode RunSend(const SendCommand& command) {
@@ -67,11 +62,12 @@ ExitCode RunSend(const SendCommand& command) {
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kSource);
-  if (!devices.ok()) return Refuse(devices.status());
+  if (!devices.ok()) return Refuse(devices.status(), &*json);
 
   SourceOptions options;
   options.to = command.to;
   options.transport = command.transport;
+  options.rdma_device = command.rdma_device;
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
   NoteObserver observer;
@@ -83,10 +79,11 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kTarget);
-  if (!devices.ok()) return Refuse(devices.status());
+  if (!devices.ok()) return Refuse(devices.status(), &*json);
 
   TargetOptions options;
   options.listen = command.listen;
+  options.rdma_device = command.rdma_device;
   ReceiveObserver observer(command.port_fd);
   TargetSession session(options, devices->borrowed, observer);
   return RunSession(session, *json);

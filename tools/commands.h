@@ -27,6 +27,7 @@ struct SendCommand {
   std::string to;
   std::vector<std::string> devices;
   TransportKind transport = TransportKind::kAuto;
+  std::string rdma_device;
   uint32_t lanes = 4;
   std::string packet_bytes = "1MiB";
   std::string json;
@@ -35,6 +36,7 @@ ExitCode RunSend(const SendCommand& command);
 
 struct ReceiveCommand {
   std::string listen;
+  std::string rdma_device;
   std::vector<std::string> devices;
   std::string json;
   int port_fd = -1;  // the port number goes here once the command listens

@@ -1,23 +1,117 @@
 // The godwit command: options in, one subcommand out.
 
+#include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
+#include <fcntl.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
-#include <map>
+#include <memory>
+#include <sstream>
 #include <string>
+#include <vector>
 
+#include "base/units.h"
 #include "engine/packet.h"
 #include "tools/commands.h"
+#include "tools/report.h"
+#include "transport/tcp/tcp_socket.h"
 #include "vfio/device_spec.h"
 
 namespace godwit {
 namespace {
 
-const std::map<std::string, TransportKind> kTransports = {
-    {"auto", TransportKind::kAuto}, {"tcp", TransportKind::kTcp}, {"verbs", TransportKind::kVerbs}};
+// Validators for CLI11: what is wrong with the text, or nothing.
+std::string WrongSize(const std::string& text) {
+  return std::string(ParseBytes(text).status().message());
+}
+
+std::string WrongPacketBytes(const std::string& text) {
+  const absl::StatusOr<uint64_t> bytes = ParseBytes(text);
+  if (!bytes.ok()) return std::string(bytes.status().message());
+  if (*bytes >= 1 && *bytes <= kPacketBytesMax) return "";
+  return absl::StrCat("'", text, "' is out of range: a packet has 1 to ", kPacketBytesMax,
+                      " bytes of state (8 MiB less its header)");
+}
+
+std::string WrongAddress(const std::string& text) {
+  return std::string(ParseTcpAddress(text).status().message());
+}
+
+std::string WrongDestination(const std::string& text) {
+  const absl::StatusOr<TcpAddress> address = ParseTcpAddress(text);
+  if (!address.ok()) return std::string(address.status().message());
+  if (address->port != 0) return "";
+  return absl::StrCat("'", text, "': port 0 is for listening only, give the receiver's port");
+}
+
+std::string WrongPortFd(const std::string& text) {
+  int fd = -1;
+  if (absl::SimpleAtoi(text, &fd) && ::fcntl(fd, F_GETFD) >= 0) return "";
+  return absl::StrCat("'", text, "' is not the number of an open file descriptor");
+}
+
+// CLI11 would take an enumeration's numbers, too.
+TransportKind TransportOf(const std::string& name) {
+  for (const auto kind : {TransportKind::kAuto, TransportKind::kTcp, TransportKind::kVerbs}) {
+    if (name == TransportName(kind)) return kind;
+  }
+  throw CLI::ValidationError("--transport", absl::StrCat("'", name, "' is not tcp, verbs or auto"));
+}
+
+// Help that fits the usual terminal: CLI11 breaks no line by itself, but indents what is broken.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  HelpFormatter() { column_width(30); }
+
+  std::string make_option_desc(const CLI::Option* option) const override {
+    return Broken(CLI::Formatter::make_option_desc(option));
+  }
+  std::string make_subcommand(const CLI::App* subcommand) const override {
+    std::stringstream out;
+    CLI::detail::format_help(out, subcommand->get_name(), Broken(subcommand->get_description()),
+                             get_column_width());
+    return out.str();
+  }
+
+ private:
+  static std::string Broken(const std::string& text) {
+    constexpr size_t kWidth = 68;
+    std::string broken;
+    size_t line_bytes = 0;
+    for (const absl::string_view word : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
+      if (line_bytes > 0 && line_bytes + 1 + word.size() > kWidth) {
+        broken += '\n';
+        line_bytes = 0;
+      } else if (line_bytes > 0) {
+        broken += ' ';
+        ++line_bytes;
+      }
+      absl::StrAppend(&broken, word);
+      line_bytes += word.size();
+    }
+    return broken;
+  }
+};
+
+// One line, like every other error: what is wrong, and where to read on.
+std::string UsageError(const CLI::App* app, const CLI::Error& error) {
+  std::string what = error.what();
+  std::string help = "godwit ";
+  const std::vector<CLI::App*> parsed = app->get_subcommands();
+  if (!parsed.empty()) {
+    absl::StrAppend(&help, parsed[0]->get_name(), " ");
+  } else if (const std::vector<std::string> words = app->remaining(); !words.empty()) {
+    const std::string& word = words[0];
+    what = absl::StrCat("there is no ", absl::StartsWith(word, "-") ? "option" : "subcommand", " '",
+                        word, "'");
+  }
+  return absl::StrCat("godwit: error: ", OneLine(what), "; see ", help, "--help\n");
+}
 
 void AddJson(CLI::App& app, std::string& json) {
   app.add_option("--json", json, "Write the result as JSON to FILE; - is standard output")
@@ -26,10 +120,10 @@ void AddJson(CLI::App& app, std::string& json) {
 
 void AddTransport(CLI::App& app, TransportKind& transport, std::string& packet_bytes,
                   uint32_t& lanes, const char* transport_default) {
-  app.add_option("--transport", transport,
-                 "How packets travel: tcp, verbs (RDMA queue pairs) or auto (verbs where both "
-                 "hosts have a port, else tcp)")
-      ->transform(CLI::CheckedTransformer(kTransports).description(""))
+  app.add_option_function<std::string>(
+         "--transport", [&transport](const std::string& name) { transport = TransportOf(name); },
+         "How packets travel: tcp, verbs (RDMA queue pairs) or auto (verbs where both "
+         "hosts have a port, else tcp)")
       ->type_name("tcp|verbs|auto")
       ->default_str(transport_default);
   app.add_option("--lanes", lanes, "Connections or queue pairs side by side")
@@ -37,8 +131,15 @@ void AddTransport(CLI::App& app, TransportKind& transport, std::string& packet_b
       ->type_name("N")
       ->capture_default_str();
   app.add_option("--packet-bytes", packet_bytes, "Most device state in one packet")
+      ->check(WrongPacketBytes)
       ->type_name("SIZE")
       ->capture_default_str();
+}
+
+void AddRdmaDevice(CLI::App& app, std::string& rdma_device) {
+  app.add_option("--rdma-device", rdma_device,
+                 "The RDMA device to use, as `godwit devices` names it (default: the best)")
+      ->type_name("NAME");
 }
 
 void AddDevices(CLI::App& app, std::vector<std::string>& devices) {
@@ -66,11 +167,13 @@ int Main(int argc, char** argv) {
       "godwit"};
   app.set_version_flag("--version", absl::StrCat("godwit ", GODWIT_VERSION));
   app.require_subcommand(1);
-  const std::string footer = absl::StrCat(
-      "SPEC names a device:\n", DeviceSpecHelp(),
-      "\nSIZE is a number with B, KiB, MiB, GiB or TiB, as in 64MiB.\n"
+  app.failure_message(UsageError);
+  app.formatter(std::make_shared<HelpFormatter>());  // the subcommands inherit it
+  const std::string ends =
+      "SIZE is a number with B, KiB, MiB, GiB or TiB, as in 64MiB.\n"
       "Exit code: 0 done; 1 failed, and the devices are back where they were; 2 wrong usage;\n"
-      "3 contact was lost at the handover: look at both hosts before you start either device.");
+      "3 contact was lost at the handover: look at both hosts before you start either device.";
+  const std::string footer = absl::StrCat("SPEC names a device:\n", DeviceSpecHelp(), "\n", ends);
   app.footer(footer);
 
   LoopbackCommand loopback;
@@ -81,12 +184,14 @@ int Main(int argc, char** argv) {
       ->type_name("N")
       ->capture_default_str();
   loopback_app.add_option("--size", loopback.size, "State of each device")
+      ->check(WrongSize)
       ->type_name("SIZE")
       ->capture_default_str();
   loopback_app
       .add_option("--seed", loopback.seed, "The first device's content; the next has S + 1, …")
       ->type_name("S")
       ->capture_default_str();
+  loopback_app.footer(ends);
   AddTransport(loopback_app, loopback.transport, loopback.packet_bytes, loopback.lanes, "tcp");
   AddJson(loopback_app, loopback.json);
 
@@ -94,10 +199,12 @@ int Main(int argc, char** argv) {
   CLI::App& send_app =
       *app.add_subcommand("send", "Move devices of this host to a host that runs godwit receive");
   send_app.add_option("--to", send.to, "Where godwit receive listens")
+      ->check(WrongDestination)
       ->type_name("ADDR:PORT")
       ->required();
   AddDevices(send_app, send.devices);
   AddTransport(send_app, send.transport, send.packet_bytes, send.lanes, "auto");
+  AddRdmaDevice(send_app, send.rdma_device);
   AddJson(send_app, send.json);
   send_app.footer(footer);
 
@@ -105,13 +212,16 @@ int Main(int argc, char** argv) {
   CLI::App& receive_app =
       *app.add_subcommand("receive", "Wait for one godwit send, take its devices, and exit");
   receive_app.add_option("--listen", receive.listen, "Address and port; port 0 takes a free one")
+      ->check(WrongAddress)
       ->type_name("ADDR:PORT")
       ->required();
   AddDevices(receive_app, receive.devices);
+  AddRdmaDevice(receive_app, receive.rdma_device);
   AddJson(receive_app, receive.json);
   receive_app
       .add_option("--port-fd", receive.port_fd,
                   "Write the port number to this file descriptor, and close it, once it listens")
+      ->check(WrongPortFd)
       ->type_name("FD");
   receive_app.footer(footer);
 
@@ -119,6 +229,7 @@ int Main(int argc, char** argv) {
   CLI::App& devices_app = *app.add_subcommand(
       "devices", "List this host's VFIO devices with what they can do, and its RDMA devices");
   AddJson(devices_app, devices.json);
+  devices_app.footer("Exit code: 0 done, whether there are any or not; 1 failed; 2 wrong usage.");
 
   try {
     app.parse(argc, argv);

@@ -1,12 +1,16 @@
 #include "tools/report.h"
 
+#include <absl/strings/ascii.h>
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <absl/strings/str_join.h>
-#include <sys/resource.h>
+#include <absl/strings/strip.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/errno_status.h"
@@ -39,12 +43,6 @@ uint64_t OutOfOrderPackets(const SessionReport& report) {
   return packets;
 }
 
-// ru_maxrss is in KiB (getrusage(2)).
-uint64_t PeakResident(int who) {
-  rusage usage{};
-  return ::getrusage(who, &usage) == 0 ? static_cast<uint64_t>(usage.ru_maxrss) * kKiB : 0;
-}
-
 std::string LanesText(const SessionReport& report) {
   uint64_t total = 0;
   for (const LaneReport& lane : report.lanes) total += lane.bytes;
@@ -60,13 +58,33 @@ std::string LanesText(const SessionReport& report) {
 
 }  // namespace
 
+std::string OneLine(absl::string_view text) {
+  std::string line(text);
+  for (char& c : line) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
+  }
+  return line;
+}
+
+void LogError(const absl::Status& status) { spdlog::error("{}", OneLine(status.message())); }
+
 double ThroughputGibPerSecond(const SessionReport& report) {
   const double seconds = static_cast<double>(report.stream_time.count()) / 1e9;
   return seconds > 0 ? static_cast<double>(report.bytes) / static_cast<double>(kGiB) / seconds : 0;
 }
 
-uint64_t PeakResidentBytes() { return PeakResident(RUSAGE_SELF); }
-uint64_t PeakResidentBytesOfChildren() { return PeakResident(RUSAGE_CHILDREN); }
+uint64_t PeakResidentBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    absl::string_view rest = line;
+    uint64_t kibibytes = 0;
+    if (absl::ConsumePrefix(&rest, "VmHWM:") && absl::ConsumeSuffix(&rest, "kB") &&
+        absl::SimpleAtoi(rest, &kibibytes)) {
+      return kibibytes * kKiB;
+    }
+  }
+  return 0;
+}
 
 nlohmann::json ReportJson(const SessionReport& report) {
   nlohmann::json json;
@@ -98,6 +116,10 @@ nlohmann::json ReportJson(const SessionReport& report) {
   json["arena"] = {{"bytes", report.arena_bytes}, {"backing", report.arena_backing}};
   json["peak_resident_bytes"] = PeakResidentBytes();
   return json;
+}
+
+nlohmann::json RefusalJson(const absl::Status& status) {
+  return {{"result", "refused"}, {"error", std::string(status.message())}};
 }
 
 std::string ReportText(const SessionReport& report) {

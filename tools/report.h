@@ -5,7 +5,10 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <absl/status/status.h>
+#include <absl/strings/string_view.h>
 #include <cstdint>
+
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -17,16 +20,24 @@ namespace godwit {
 
 // The JSON of --json, documented in docs/command.md.
 nlohmann::json ReportJson(const SessionReport& report);
+// Of a command that ended before its session began.
+nlohmann::json RefusalJson(const absl::Status& status);
 
 // A few lines: bytes, rate, times, packets, lanes, devices.
 std::string ReportText(const SessionReport& report);
 
+// `text` with control characters replaced: names from the command line can hold anything, and an
+// error is one line.
+std::string OneLine(absl::string_view text);
+// Says it on stderr.
+void LogError(const absl::Status& status);
+
 // GiB/s over stream_time; 0 where nothing was measured.
 double ThroughputGibPerSecond(const SessionReport& report);
 
-// The most memory that this process has had resident, in bytes (getrusage(2)).
+// The most memory that this program has had resident, in bytes: VmHWM of proc(5). (getrusage(2)
+// counts what ran in the process before exec, too.) 0 if it can't be read.
 uint64_t PeakResidentBytes();
-uint64_t PeakResidentBytesOfChildren();
 
 // Where --json goes. Opened before a session starts, so that a path that can't be written is found
 // before anything is touched.

@@ -19,8 +19,18 @@ namespace godwit {
 // Notes go to stderr, a line each.
 class NoteObserver : public SessionObserver {
  public:
-  void OnNote(absl::string_view line) override { spdlog::warn("{}", std::string(line)); }
+  void OnNote(absl::string_view line) override { spdlog::warn("{}", OneLine(line)); }
 };
+
+// Says why nothing was begun, on stderr and in the JSON.
+inline ExitCode Refuse(const absl::Status& status, JsonOutput* json = nullptr) {
+  LogError(status);
+  if (json != nullptr) {
+    const absl::Status written = json->Write(RefusalJson(status));
+    if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
+  }
+  return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
+}
 
 // While it lives SIGINT and SIGTERM cancel `session`. One at a time in a process.
 template <typename Session>
@@ -64,7 +74,7 @@ ExitCode RunSession(Session& session, JsonOutput& json) {
   if (report.status.ok()) {
     std::fputs(ReportText(report).c_str(), json.text_stream());
   } else {
-    spdlog::error("{}", std::string(report.status.message()));
+    LogError(report.status);
   }
   return ExitCodeOf(report.outcome);
 }

@@ -94,14 +94,18 @@ class SessionObserver {
 struct SourceOptions {
   std::string to;  // "ADDR:PORT" of the target
   TransportKind transport = TransportKind::kAuto;
+  std::string rdma_device;                // as `godwit devices` names it; "": the best
   uint32_t lanes = 4;                     // 1 to 64
   size_t packet_bytes = size_t{1} << 20;  // 1 to 8 MiB - 80
   std::chrono::milliseconds connect_timeout{5000};
+  // Memory for packets that are being read and sent; see docs/buffer-budget.md.
+  size_t arena_bytes = size_t{128} << 20;
 };
 
 struct TargetOptions {
   std::string listen;  // "ADDR:PORT"; port 0 lets the kernel choose, see OnListening
   TransportKind transport = TransportKind::kAuto;  // what it accepts; kAuto: whatever it can
+  std::string rdma_device;                         // as `godwit devices` names it; "": the best
   // Memory for packets that have come and are not yet loaded; see docs/buffer-budget.md.
   size_t arena_bytes = size_t{128} << 20;
 };

@@ -45,8 +45,9 @@ absl::StatusOr<AddrInfoList> Resolve(const TcpAddress& address, int flags) {
   const auto code =
       error == EAI_AGAIN ? absl::StatusCode::kUnavailable : absl::StatusCode::kNotFound;
   return absl::Status(
-      code, absl::StrCat("no address for host \"", address.host, "\": ",
-                         error == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(error)));
+      code, absl::StrCat("no address for host \"", address.host,
+                         "\": ", error == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(error),
+                         "; is the name right, and does this host know a name server?"));
 }
 
 absl::Status BadAddress(absl::string_view text, absl::string_view why) {
@@ -183,7 +184,14 @@ absl::StatusOr<UniqueFd> ListenTcp(const TcpAddress& address) {
     }
     error = errno;
   }
-  return ErrnoStatus(error, absl::StrCat("can't listen on ", address.ToString()));
+  const absl::Status failed =
+      ErrnoStatus(error, absl::StrCat("can't listen on ", address.ToString()));
+  const absl::string_view advice =
+      error == EADDRINUSE      ? "; choose another port, or 0 for a free one"
+      : error == EADDRNOTAVAIL ? "; give an address of this host, or 0.0.0.0 for all of them"
+      : error == EACCES        ? "; choose a port from 1024 up"
+                               : "";
+  return absl::Status(failed.code(), absl::StrCat(failed.message(), advice));
 }
 
 absl::StatusOr<uint16_t> LocalPort(int socket) {

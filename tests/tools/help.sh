@@ -1,0 +1,56 @@
+#!/bin/bash
+# --help says all that there is to say, to a person with a terminal of 100 columns.
+# shellcheck source=tests/tools/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# helps "SUBCOMMAND" REGEX…: its --help has a line for each.
+helps() {
+  local words=() regex
+  read -ra words <<< "$1"
+  shift
+  run help "$GODWIT" "${words[@]}" --help
+  check_code "godwit ${words[*]} --help" "$code" 0 help.err
+  [[ ! -s $scratch/help.err ]] || fail "godwit ${words[*]} --help writes to stderr: $(text help.err)"
+  for regex in "$@" '-h,--help' 'Exit code: 0 done.*1 failed.*2 wrong usage'; do
+    check_says "godwit ${words[*]} --help" help.out "$regex"
+  done
+  check_never_says "godwit ${words[*]} --help" help.out '^.{101}'
+}
+
+readonly session=('^  --transport tcp\|verbs\|auto=' '^  --lanes N=4 ' '^  --packet-bytes SIZE=1MiB '
+  '^SIZE is .*KiB, MiB, GiB' '^3 contact was lost')
+readonly specs=('^  --device SPEC \.\.\. REQUIRED ' '^SPEC names a device:' '^  vfio:/sys/bus/mdev/devices/UUID '
+  '^  vfio:0000:01:00\.1 ' '^  soft:size=1GiB,seed=7 ' '^  file:PATH ')
+readonly json='^  --json FILE '
+
+helps '' '^  loopback ' '^  send ' '^  receive ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
+  'godwit send --to .*--device' "${specs[@]:1}"
+helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' "${session[@]}" "$json"
+helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" "${session[@]}" "$json"
+helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --port-fd FD ' "${specs[@]}" "$json"
+helps devices "$json"
+
+# No option without words, and none that this test, and so docs/command.md, does not know.
+for subcommand in loopback send receive devices; do
+  run help "$GODWIT" "$subcommand" --help
+  while IFS= read -r option; do
+    grep -qF -- "$option" "${BASH_SOURCE[0]}" || fail "this test does not know $subcommand's $option"
+    [[ ! -f ${DOCUMENT-} ]] || grep -qF -- "$option" "$DOCUMENT" \
+      || fail "$DOCUMENT does not know $subcommand's $option"
+  done < <(grep -oP '^  (-\w,)?\K--[a-z-]+' "$scratch/help.out")
+done
+
+run version "$GODWIT" --version
+check_code "godwit --version" "$code" 0 version.err
+check_says "godwit --version" version.out '^godwit \d+\.\d+\.\d+$'
+
+run devices "$GODWIT" devices --json "$scratch/devices.json"
+check_code "godwit devices" "$code" 0 devices.err
+check_says "godwit devices" devices.out '^VFIO devices:'
+check_says "godwit devices" devices.out '^RDMA devices:'
+check_json "godwit devices" devices.json /vfio '\d+'
+check_json "godwit devices" devices.json /rdma '\d+'
+run devices "$GODWIT" devices --json -
+check_json "godwit devices --json -" devices.out /vfio '\d+'
+check_says "godwit devices --json -" devices.err '^RDMA devices:'
+finish
