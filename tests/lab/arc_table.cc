@@ -1,6 +1,6 @@
 // Walks a device through every arc, each present state × each wanted one, and holds what the kernel
-// does against Godwit's own state table: whether it can be done, and where the device is afterwards.
-// With a godwit_synth device also the steps between, which its driver keeps a log of.
+// does against Godwit's own state table: whether it can be done, and where the device is
+// afterwards. With a godwit_synth device also the steps between, which its driver keeps a log of.
 //
 //   arc_table DEVICE [FLAGS…]
 //
@@ -55,8 +55,8 @@ std::string SaveStream(const RawDevice& device) {
   return stream;
 }
 
-// A device at the start of an arc, with its stream if there is one. RESUMING has had a whole stream,
-// or the arcs from it would tell of that.
+// A device at the start of an arc, with its stream if there is one. RESUMING has had a whole
+// stream, or the arcs from it would tell of that.
 class Start {
  public:
   Start(const RawDevice& device, uint32_t state, const std::string& stream) {
@@ -95,7 +95,8 @@ std::string TakenSteps(const RawDevice& device) {
 class Differences {
  public:
   void Add(uint32_t from, uint32_t to, const std::string& what) {
-    std::cout << "DIFFERENT: " << StateName(from) << " -> " << StateName(to) << ": " << what << '\n';
+    std::cout << "DIFFERENT: " << StateName(from) << " -> " << StateName(to) << ": " << what
+              << '\n';
     ++count_;
   }
   int count() const { return count_; }
@@ -104,8 +105,9 @@ class Differences {
   int count_ = 0;
 };
 
-// Asked for STOP_COPY to pre-copy, for which its table has no way, VFIO's core (Linux 6.12) looks for
-// the next state for ever, in the kernel, holding the driver's lock. godwit_synth answers by itself.
+// Asked for STOP_COPY to pre-copy, for which its table has no way, VFIO's core (Linux 6.12) looks
+// for the next state for ever, in the kernel, holding the driver's lock. godwit_synth answers by
+// itself.
 bool HangsTheKernel(const RawDevice& device, MigrationFlags flags, uint32_t from, uint32_t to) {
   const auto wanted = static_cast<DeviceState>(to);
   return !IsSynth(device) && from == kStopCopy && IsSaving(wanted) && to != kStopCopy &&
@@ -117,8 +119,7 @@ std::string TakeArc(const RawDevice& device, MigrationFlags flags, uint32_t from
                     const std::string& stream, Differences& differences) {
   if (HangsTheKernel(device, flags, from, to)) return "(hangs)";
   const Start start(device, from, stream);
-  const auto walk =
-      Walk(flags, static_cast<DeviceState>(from), static_cast<DeviceState>(to));
+  const auto walk = Walk(flags, static_cast<DeviceState>(from), static_cast<DeviceState>(to));
   const bool is_synth = IsSynth(device);
   if (is_synth) WriteAttribute(device.path(), "synth/arc_log", "0");
 
@@ -128,9 +129,9 @@ std::string TakeArc(const RawDevice& device, MigrationFlags flags, uint32_t from
   // The driver answers for a device in ERROR, the same state included; the core for all else.
   const bool same_error = from == kError && to == kError;
   if ((error == 0) != walk.ok() && !same_error) {
-    differences.Add(from, to,
-                    error == 0 ? "the kernel did it"
-                               : absl::StrCat("the kernel says ", std::strerror(error)));
+    differences.Add(
+        from, to,
+        error == 0 ? "the kernel did it" : absl::StrCat("the kernel says ", std::strerror(error)));
   }
   if (now != (error == 0 ? to : from)) {
     differences.Add(from, to, "the device is in " + std::string(StateName(now)));
@@ -145,7 +146,8 @@ std::string TakeArc(const RawDevice& device, MigrationFlags flags, uint32_t from
   }
   const std::string steps = walk.ok() ? Join(*walk) : "?";
   if (is_synth && TakenSteps(device) != steps) {
-    differences.Add(from, to, "the kernel went by " + TakenSteps(device) + ", our table by " + steps);
+    differences.Add(from, to,
+                    "the kernel went by " + TakenSteps(device) + ", our table by " + steps);
   }
   if (!walk.ok()) return "done";
   return walk->empty() ? "-" : absl::StrCat(walk->size(), ":", DeviceStateName(walk->front()));
@@ -153,7 +155,8 @@ std::string TakeArc(const RawDevice& device, MigrationFlags flags, uint32_t from
 
 int CheckAllArcs(const RawDevice& device) {
   const uint32_t bits = device.MigrationFlags();
-  const MigrationFlags flags = {.p2p = (bits & kFlagP2p) != 0, .pre_copy = (bits & kFlagPreCopy) != 0};
+  const MigrationFlags flags = {.p2p = (bits & kFlagP2p) != 0,
+                                .pre_copy = (bits & kFlagPreCopy) != 0};
   const std::string stream = SaveStream(device);
   Differences differences;
   int arcs = 0;

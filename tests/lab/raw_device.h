@@ -1,5 +1,5 @@
-// A VFIO device opened by plain system calls, for the lab's test programs: what they check is Godwit's
-// own way to the same device, so they share no code with it.
+// A VFIO device opened by plain system calls, for the lab's test programs: what they check is
+// Godwit's own way to the same device, so they share no code with it.
 #ifndef GODWIT_TESTS_LAB_RAW_DEVICE_H_
 #define GODWIT_TESTS_LAB_RAW_DEVICE_H_
 

@@ -34,7 +34,8 @@ class Log {
 
   int Start(uint64_t* page_bytes) const {
     std::array<vfio_device_feature_dma_logging_range, 2> ranges = {
-        {{.iova = kLow, .length = kLowPages * kPage}, {.iova = kHigh, .length = kHighPages * kPage}}};
+        {{.iova = kLow, .length = kLowPages * kPage},
+         {.iova = kHigh, .length = kHighPages * kPage}}};
     vfio_device_feature_dma_logging_control control = {};
     control.page_size = *page_bytes;
     control.num_ranges = ranges.size();
@@ -48,11 +49,11 @@ class Log {
 
   int Report(uint64_t iova, uint64_t pages, std::set<uint64_t>* dirty) const {
     std::vector<uint64_t> bitmap((pages + 63) / 64);
-    vfio_device_feature_dma_logging_report report = {.iova = iova,
-                                                     .length = pages * kPage,
-                                                     .page_size = kPage,
-                                                     .bitmap =
-                                                         reinterpret_cast<uintptr_t>(bitmap.data())};
+    vfio_device_feature_dma_logging_report report = {
+        .iova = iova,
+        .length = pages * kPage,
+        .page_size = kPage,
+        .bitmap = reinterpret_cast<uintptr_t>(bitmap.data())};
     const int error = device_.Feature(kReport, &report, sizeof(report));
     dirty->clear();
     for (uint64_t page = 0; page < pages; ++page) {

@@ -1,6 +1,6 @@
-// Moves a godwit_synth device's state to another on the same kernel through PRE_COPY, by plain system
-// calls: reads until there is nothing now, again after GET_PRECOPY_INFO has made more, then STOP_COPY
-// to the end; every byte is written to the second device, whose driver checks it.
+// Moves a godwit_synth device's state to another on the same kernel through PRE_COPY, by plain
+// system calls: reads until there is nothing now, again after GET_PRECOPY_INFO has made more, then
+// STOP_COPY to the end; every byte is written to the second device, whose driver checks it.
 //
 //   synth_precopy SOURCE TARGET
 //
@@ -94,7 +94,8 @@ void PreCopy(const RawDevice& source, int saving, const Case& what, Mover& mover
   Expect(first.initial_bytes >= std::stoull(what.initial_bytes), "initial_bytes is too small");
   // What that call dirtied comes with the rest.
   Expect(mover.MoveWhatThereIs() == nothing_now, "'nothing now' is not told as it was chosen");
-  Expect(mover.bytes() == first.initial_bytes + first.dirty_bytes, "initial_bytes was not what came");
+  Expect(mover.bytes() == first.initial_bytes + first.dirty_bytes,
+         "initial_bytes was not what came");
   for (int round = 0; round < kRounds; ++round) {
     Expect(mover.MoveWhatThereIs() == nothing_now, "data with nothing new");
     const uint64_t before = mover.bytes();
@@ -132,11 +133,13 @@ void Move(const RawDevice& source, const RawDevice& target, const Case& what) {
   const uint64_t stop_copy_bytes = mover.bytes() - precopy_bytes;
   Expect(left >= stop_copy_bytes && left <= stop_copy_bytes + 64, "MIG_DATA_SIZE was far off");
   Expect(source.SetState(kStop) == 0, "no STOP");
-  Expect(read(saving.get(), &info, sizeof(info)) < 0 && errno == ENODEV, "the stream outlives STOP");
+  Expect(read(saving.get(), &info, sizeof(info)) < 0 && errno == ENODEV,
+         "the stream outlives STOP");
 
   Expect(ReadAttribute(target.path(), "synth/loaded_ok") == "0", "loaded before its last arc");
   Expect(target.SetState(kStop) == 0, "the target refuses what it loaded");
-  Expect(ReadAttribute(target.path(), "synth/loaded_ok") == "1", "the target says it has not loaded");
+  Expect(ReadAttribute(target.path(), "synth/loaded_ok") == "1",
+         "the target says it has not loaded");
   for (const char* name : {"synth/seed", "synth/size_bytes", "synth/registers"}) {
     Expect(ReadAttribute(source.path(), name) == ReadAttribute(target.path(), name),
            std::string("the target differs in ") + name);
@@ -212,8 +215,9 @@ void Run(const std::string& source_path, const std::string& target_path) {
   for (const Case& what : cases) Move(source, target, what);
   WriteAttribute(source_path, "synth/size_bytes", "1");
   for (const char* read_bytes_max : {"1", "7", "0"}) {
-    Move(source, target, {std::string("a state of 1 byte, reads of ") + read_bytes_max, "1", "3", "1",
-                          read_bytes_max});
+    Move(source, target,
+         {std::string("a state of 1 byte, reads of ") + read_bytes_max, "1", "3", "1",
+          read_bytes_max});
   }
   PollAndBlock(source);
 }
