@@ -16,6 +16,12 @@
 #include "base/status_macros.h"
 
 namespace godwit {
+namespace {
+
+// How often a write to a full non-blocking fd looks whether it is still wanted.
+constexpr int kFullFdPollMs = 100;
+
+}  // namespace
 
 Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
                const Notifier& progress)
@@ -32,6 +38,7 @@ void Loader::Start() {
 }
 
 void Loader::Stop() {
+  stopped_.store(true, std::memory_order_relaxed);
   window_.Stop();
   if (thread_.joinable()) thread_.join();
 }
@@ -90,7 +97,10 @@ absl::Status Loader::Write(absl::Span<const std::byte> bytes) {
     if (written < 0 && errno == EINTR) continue;
     if (written < 0 && errno == EAGAIN) {
       pollfd writable = {data_fd_.get(), POLLOUT, 0};
-      ::poll(&writable, 1, -1);
+      ::poll(&writable, 1, kFullFdPollMs);
+      if (stopped_.load(std::memory_order_relaxed)) {
+        return absl::CancelledError("loading was stopped");
+      }
       continue;
     }
     const std::string where = absl::StrCat(

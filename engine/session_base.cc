@@ -134,7 +134,10 @@ absl::Status SessionBase::WaitForEvents(const std::vector<pollfd>& more) {
   }
   ::poll(fds.data(), fds.size(), kTickMs);
   events_->Clear();
-  if (cancelled_.load()) return absl::CancelledError("cancelled");
+  if (cancelled()) {
+    cancel_->Clear();  // who goes on all the same must be able to sleep
+    return absl::CancelledError("cancelled");
+  }
   return channel_ != nullptr ? channel_->Tick() : absl::OkStatus();
 }
 

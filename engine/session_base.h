@@ -43,6 +43,7 @@ class SessionBase {
   absl::Status MakeNotifiers();
   void SetPhase(SessionPhase phase);
   Notifier& events() { return *events_; }
+  bool cancelled() const { return cancelled_.load(); }
 
   // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick
   // is due; then does the tick. An error is the channel's or Cancelled.

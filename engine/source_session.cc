@@ -260,6 +260,8 @@ absl::Status SourceSession::Impl::Stream() {
       switch (message->message_case()) {
         case control::ControlMessage::kReceipts:
           GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
+          // A target that sends nothing else must not keep us from hearing of a Cancel().
+          if (cancelled()) return absl::CancelledError("cancelled");
           continue;
         case control::ControlMessage::kLoaded:
           loaded_at_ = Clock::Steady().Now();
@@ -335,6 +337,12 @@ absl::Status SourceSession::Impl::HandOver() {
   worker_->Stop();
   GODWIT_RETURN_IF_ERROR(CheckStillStopped());
   GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }));
+  // Only receipts can be on the way now. Above all no Done: it would be taken for the answer.
+  while (true) {
+    GODWIT_ASSIGN_OR_RETURN(const auto early, Receive());
+    if (!early.has_value()) break;
+    if (!early->has_receipts()) return OutOfTurn(*early);
+  }
   control::ControlMessage message;
   message.mutable_commit();
   // From here on the target may run: the source never resumes by itself.

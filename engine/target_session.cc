@@ -21,7 +21,7 @@ namespace godwit {
 namespace {
 
 // How long a peer that has shown our preface may take to say Hello, and its lanes to come.
-constexpr std::chrono::seconds kHelloTimeout{5};
+constexpr std::chrono::seconds kHelloTimeout{2};
 constexpr std::chrono::seconds kLanesTimeout{8};
 
 }  // namespace
@@ -133,7 +133,7 @@ absl::StatusOr<control::Hello> TargetSession::Impl::AwaitHello() {
       return message->hello();
     }
     if (Clock::Steady().Now() > deadline) {
-      return absl::DeadlineExceededError("it said no Hello in 5 s");
+      return absl::DeadlineExceededError("it said no Hello in 2 s");
     }
     GODWIT_RETURN_IF_ERROR(WaitForEvents());
   }
@@ -420,6 +420,7 @@ SessionReport TargetSession::Impl::Run() {
   absl::Status status = MoveAll();
   if (status.ok()) {
     report.outcome = SessionOutcome::kDone;
+    Linger();  // or a ping that crosses Done would take it along as the connection goes
   } else if (committed_) {
     report.outcome = SessionOutcome::kInDoubt;
     SendAbort(status);

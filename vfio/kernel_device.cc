@@ -1,4 +1,5 @@
 #include "vfio/kernel_device.h"
+#include "vfio/state_table.h"
 
 #include <absl/strings/str_cat.h>
 #include <sys/eventfd.h>
@@ -11,6 +12,7 @@
 #include "vfio/features.h"
 #include "vfio/pci_config.h"
 #include "vfio/pci_function.h"
+#include "vfio/state_table.h"
 #include "vfio/uapi.h"
 
 namespace godwit {
@@ -125,6 +127,14 @@ absl::StatusOr<DeviceState> KernelDevice::State() {
 }
 
 absl::StatusOr<UniqueFd> KernelDevice::SetState(DeviceState wanted) {
+  // Never ask the kernel for STOP_COPY → PRE_COPY: vfio_mig_get_next_state() of Linux 6.12 finds
+  // ERROR in its table there, takes it for a state that the device lacks, and looks for another
+  // for ever, with the driver's lock held.
+  if (wanted == DeviceState::kPreCopy || wanted == DeviceState::kPreCopyP2p) {
+    GODWIT_ASSIGN_OR_RETURN(const DeviceState now, State());
+    const absl::Status way = NextStep(flags(), now, wanted).status();
+    if (!way.ok() && now != DeviceState::kError) return Annotate(way, name_);
+  }
   absl::StatusOr<UniqueFd> data_fd = SetDeviceState(kernel_, device_, wanted);
   if (data_fd.ok()) return data_fd;
   // The walk may have ended anywhere on its way; only the kernel knows.
