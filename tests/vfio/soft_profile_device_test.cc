@@ -103,7 +103,7 @@ TEST_F(SoftProfileDeviceTest, ReadsEndWhereTheyAreToldTo) {
     const UniqueFd saving = Enter(*device, DeviceState::kStopCopy);
     std::string all;
     while (all.size() < 20'001) {
-      const ssize_t got = ReadResult(saving.get(), 1 << 20, &all);
+      const ssize_t got = ReadResult(saving.get(), 1 << 14, &all);
       ASSERT_GT(got, 0);
       // The last byte of a long segment can come by itself; no read ever goes past a segment.
       EXPECT_LE(static_cast<size_t>(got), read_bytes);
@@ -111,7 +111,7 @@ TEST_F(SoftProfileDeviceTest, ReadsEndWhereTheyAreToldTo) {
         EXPECT_EQ(static_cast<size_t>(got), read_bytes);
       }
     }
-    EXPECT_EQ(ReadResult(saving.get(), 1 << 20), 0);
+    EXPECT_EQ(ReadResult(saving.get(), 1 << 14), 0);
     EXPECT_EQ(all, Save("profile=pds,size=20001"));
   }
 }
