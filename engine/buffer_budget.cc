@@ -46,12 +46,17 @@ TargetBudget PlanTarget(size_t arena_bytes, uint32_t devices, uint32_t lanes, si
   return budget;
 }
 
-SourceBudget PlanSource(uint32_t devices, uint32_t lanes, size_t packet_bytes,
+SourceBudget PlanSource(size_t arena_bytes, uint32_t devices, uint32_t lanes, size_t packet_bytes,
                         uint32_t queue_packets) {
+  const size_t buffers = arena_bytes / Arena::StrideBytes(PayloadBytesMax(packet_bytes));
   SourceBudget budget;
-  budget.chain_packets = ClampTo(kChainBytes / packet_bytes, 2, kChainPacketsMax);
-  // A device: a chain being read, two chains read and not yet sent. A lane: its queue.
-  budget.buffers = size_t{devices} * 3 * budget.chain_packets + size_t{lanes} * queue_packets;
+  // Three chains a device (one being read, two ahead) in three quarters of the arena at most.
+  const size_t chain_share = buffers / 4 / devices;
+  budget.chain_packets =
+      ClampTo(std::min(kChainBytes / packet_bytes, chain_share), 1, kChainPacketsMax);
+  const size_t readers = size_t{devices} * kSourceChains * budget.chain_packets;
+  // More than every queue full is of no use; one a lane is enough to go on.
+  budget.buffers = std::clamp(buffers, readers + lanes, readers + size_t{lanes} * queue_packets);
   return budget;
 }
 

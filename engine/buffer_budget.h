@@ -31,7 +31,11 @@ struct SourceBudget {
   uint32_t chain_packets = 0;  // reads a chain
   size_t buffers = 0;          // the arena's
 };
-SourceBudget PlanSource(uint32_t devices, uint32_t lanes, size_t packet_bytes,
+// What a reader can hold: a chain being read into, and two that are ready to be sent.
+inline constexpr uint32_t kSourceChains = 3;
+// As much as keeps every reader and every lane busy, within `arena_bytes`; but never less than
+// three packets a device and one a lane, with which the session still goes on.
+SourceBudget PlanSource(size_t arena_bytes, uint32_t devices, uint32_t lanes, size_t packet_bytes,
                         uint32_t queue_packets);
 
 // What a buffer must hold: a data packet or the config packet, whichever is larger.

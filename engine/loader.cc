@@ -16,6 +16,12 @@
 #include "base/status_macros.h"
 
 namespace godwit {
+namespace {
+
+// How often a write to a full non-blocking fd looks whether it is still wanted.
+constexpr int kFullFdPollMs = 100;
+
+}  // namespace
 
 Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t window_packets,
                const Notifier& progress, std::unique_ptr<StreamCheck> check)
@@ -33,6 +39,7 @@ void Loader::Start() {
 }
 
 void Loader::Stop() {
+  stopped_.store(true, std::memory_order_relaxed);
   window_.Stop();
   if (thread_.joinable()) thread_.join();
 }
@@ -97,7 +104,10 @@ absl::Status Loader::Write(absl::Span<const std::byte> bytes) {
     if (written < 0 && errno == EINTR) continue;
     if (written < 0 && errno == EAGAIN) {
       pollfd writable = {data_fd_.get(), POLLOUT, 0};
-      ::poll(&writable, 1, -1);
+      ::poll(&writable, 1, kFullFdPollMs);
+      if (stopped_.load(std::memory_order_relaxed)) {
+        return absl::CancelledError("loading was stopped");
+      }
       continue;
     }
     const std::string where = absl::StrCat(
@@ -113,6 +123,15 @@ absl::Status Loader::Finish(const Packet& config) {
   auto content = DecodeConfigPayload(config.buffer.payload_span());
   if (!content.ok()) {
     return Annotate(content.status(), absl::StrCat("device ", device_.name()));
+  }
+  // A device that was reset behind our back has lost all this and is RUNNING; from there the way to
+  // STOP is open.
+  const auto state = device_.State();
+  if (!state.ok()) return Annotate(state.status(), absl::StrCat("device ", device_.name()));
+  if (*state != DeviceState::kResuming) {
+    return absl::DataLossError(absl::StrCat("device ", device_.name(), ": it is in ",
+                                            DeviceStateName(*state),
+                                            " and has lost the state that it was given"));
   }
   if (check_ != nullptr) GODWIT_RETURN_IF_ERROR(Check(check_->End()));
   auto stopped = device_.SetState(DeviceState::kStop);

@@ -66,6 +66,7 @@ class Loader {
   uint32_t stream_crc_ = 0;
   absl::Status status_;
 
+  std::atomic<bool> stopped_{false};       // ends a wait for a full fd; relaxed, joined after
   std::atomic<uint64_t> loaded_bytes_{0};  // a statistic: relaxed
   // Release by the loader, acquire by phase(): makes status_ and stream_crc_ readable.
   std::atomic<Phase> phase_{Phase::kLoading};

@@ -134,7 +134,10 @@ absl::Status SessionBase::WaitForEvents(const std::vector<pollfd>& more) {
   }
   ::poll(fds.data(), fds.size(), kTickMs);
   events_->Clear();
-  if (cancelled_.load()) return absl::CancelledError("cancelled");
+  if (cancelled()) {
+    cancel_->Clear();  // who goes on all the same must be able to sleep
+    return absl::CancelledError("cancelled");
+  }
   return channel_ != nullptr ? channel_->Tick() : absl::OkStatus();
 }
 
@@ -169,7 +172,9 @@ absl::StatusOr<control::ControlMessage> SessionBase::Await(
 }
 
 absl::Status SessionBase::PreferPeersReason(absl::Status status) {
-  if (channel_ == nullptr || absl::IsAborted(status) || absl::IsCancelled(status)) return status;
+  // Only what a peer that has gone looks like: any other error is our own to tell, and at once.
+  const bool peer_may_have_gone = absl::IsUnavailable(status) || absl::IsDataLoss(status);
+  if (channel_ == nullptr || !peer_may_have_gone) return status;
   const auto deadline = std::chrono::steady_clock::now() + kPeersReasonWait;
   while (std::chrono::steady_clock::now() < deadline) {
     const auto message = Receive();
@@ -183,7 +188,11 @@ absl::Status SessionBase::PreferPeersReason(absl::Status status) {
 }
 
 void SessionBase::SendAbort(const absl::Status& why) {
-  if (channel_ == nullptr || absl::IsAborted(why)) return;
+  if (channel_ == nullptr) return;
+  if (absl::IsAborted(why)) {  // by the peer, which waits below until it sees that we have read it
+    ::shutdown(channel_->fd(), SHUT_WR);
+    return;
+  }
   control::ControlMessage message;
   message.mutable_abort()->set_reason(Printable(why.message()));
   (void)channel_->Send(message);  // a peer that is gone needs no reason

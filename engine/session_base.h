@@ -44,6 +44,7 @@ class SessionBase {
   void SetPhase(SessionPhase phase);
   bool cancelled() const { return cancelled_.load(); }
   Notifier& events() { return *events_; }
+  bool cancelled() const { return cancelled_.load(); }
 
   // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick
   // is due; then does the tick. An error is the channel's or Cancelled.
@@ -88,7 +89,7 @@ class SessionBase {
 
 control::LaneSetup::Verbs ToProto(const VerbsEndpoint& endpoint);
 // InvalidArgument where a field can't be what it says.
-absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& endpoint);
+absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& proto);
 
 // What went wrong, and then what went wrong with putting the devices back, if that did.
 absl::Status WithRollBack(absl::Status why, const absl::Status& rolled_back);

@@ -39,6 +39,7 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status Stream();
   absl::Status TakeReceipts(const control::Receipts& receipts);
   absl::Status CompareLoaded(const control::Loaded& loaded);
+  absl::Status CheckStillStopped();
   absl::Status HandOver();
   absl::Status MoveAll();
   absl::Status RollBack();
@@ -145,7 +146,7 @@ absl::Status SourceSession::Impl::ExchangeDeviceTables() {
 }
 
 absl::Status SourceSession::Impl::MakeArenaAndLanes() {
-  budget_ = PlanSource(static_cast<uint32_t>(devices_.size()), options_.lanes,
+  budget_ = PlanSource(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), options_.lanes,
                        options_.packet_bytes, lane_limits_.queue_packets);
   GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
   GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs ? MakeVerbsLanes() : MakeTcpLanes());
@@ -243,9 +244,14 @@ absl::Status SourceSession::Impl::Stream() {
       switch (message->message_case()) {
         case control::ControlMessage::kReceipts:
           GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
+          // A target that sends nothing else must not keep us from hearing of a Cancel().
+          if (cancelled()) return absl::CancelledError("cancelled");
           continue;
         case control::ControlMessage::kLoaded:
           loaded_at_ = Clock::Steady().Now();
+          // The target can be quicker with its answer than the worker with noting that it has sent
+          // the last packet: let it finish that.
+          worker_->Stop();
           PublishProgress();
           return CompareLoaded(message->loaded());
         default:
@@ -295,10 +301,32 @@ absl::Status SourceSession::Impl::CompareLoaded(const control::Loaded& loaded) {
   return absl::OkStatus();
 }
 
+// A device that was reset behind our back runs: what the target has is not its state any more.
+absl::Status SourceSession::Impl::CheckStillStopped() {
+  return ForEachDevice(
+      devices_.size(),
+      [this](size_t i) -> absl::Status {
+        const std::string where = absl::StrCat("device ", devices_[i]->name());
+        const absl::StatusOr<DeviceState> state = devices_[i]->State();
+        if (!state.ok()) return Annotate(state.status(), where);
+        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
+        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
+                                                ", though nobody took it out of STOP_COPY"));
+      },
+      [this] { KeepAlive(); });
+}
+
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   worker_->Stop();
+  GODWIT_RETURN_IF_ERROR(CheckStillStopped());
   GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }));
+  // Only receipts can be on the way now. Above all no Done: it would be taken for the answer.
+  while (true) {
+    GODWIT_ASSIGN_OR_RETURN(const auto early, Receive());
+    if (!early.has_value()) break;
+    if (!early->has_receipts()) return OutOfTurn(*early);
+  }
   control::ControlMessage message;
   message.mutable_commit();
   // From here on the target may run: the source never resumes by itself.
@@ -368,6 +396,7 @@ SessionReport SourceSession::Impl::Run() {
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
   verbs_lanes_.clear();
   verbs_device_.reset();
+  channel_.reset();  // the peer need not wait for silence
   SetPhase(SessionPhase::kFinished);
   return report;
 }

@@ -53,7 +53,8 @@ class StateReader final : IoRing::Op {
   Packet MakeConfigPacket(absl::string_view config, Buffer buffer);
 
   // Stops reading for good; bytes of reads under way are lost. The kernel cancels the read that is
-  // in flight, and the chain, being hard-linked, goes on with its next one: call again until idle().
+  // in flight, and the chain, being hard-linked, goes on with its next one: call again until
+  // idle().
   void Cancel();
   // No read is in flight.
   bool idle() const { return chain_.empty(); }

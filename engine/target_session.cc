@@ -21,7 +21,7 @@ namespace godwit {
 namespace {
 
 // How long a peer that has shown our preface may take to say Hello, and its lanes to come.
-constexpr std::chrono::seconds kHelloTimeout{5};
+constexpr std::chrono::seconds kHelloTimeout{2};
 constexpr std::chrono::seconds kLanesTimeout{8};
 
 }  // namespace
@@ -133,7 +133,7 @@ absl::StatusOr<control::Hello> TargetSession::Impl::AwaitHello() {
       return message->hello();
     }
     if (Clock::Steady().Now() > deadline) {
-      return absl::DeadlineExceededError("it said no Hello in 5 s");
+      return absl::DeadlineExceededError("it said no Hello in 2 s");
     }
     GODWIT_RETURN_IF_ERROR(WaitForEvents());
   }
@@ -411,6 +411,7 @@ SessionReport TargetSession::Impl::Run() {
   absl::Status status = MoveAll();
   if (status.ok()) {
     report.outcome = SessionOutcome::kDone;
+    Linger();  // or a ping that crosses Done would take it along as the connection goes
   } else if (committed_) {
     report.outcome = SessionOutcome::kInDoubt;
     SendAbort(status);
@@ -423,6 +424,7 @@ SessionReport TargetSession::Impl::Run() {
     Linger();
     report.outcome = SessionOutcome::kRolledBack;
   }
+  rendezvous_.reset();  // who comes now is told so at once, and not by silence
   report.status = status;
   report.duration = Clock::Steady().Now() - connected_at_;
   for (auto& loader : loaders_) loader->Stop();
@@ -433,6 +435,7 @@ SessionReport TargetSession::Impl::Run() {
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
   verbs_lanes_.clear();
   verbs_device_.reset();
+  channel_.reset();  // the peer need not wait for silence
   SetPhase(SessionPhase::kFinished);
   return report;
 }

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "tools/commands.h"
 #include "tools/report.h"
@@ -15,6 +16,15 @@
 namespace godwit {
 namespace {
 
+// In the words of linux/vfio.h.
+std::vector<std::string> FeatureNames(const VfioFeatures& features) {
+  std::vector<std::string> names;
+  if (features.data_size) names.emplace_back("MIG_DATA_SIZE");
+  if (features.dma_logging) names.emplace_back("DMA_LOGGING");
+  if (features.precopy_info_v2) names.emplace_back("MIG_PRECOPY_INFOv2");
+  return names;
+}
+
 nlohmann::json VfioJson(const std::vector<VfioDeviceInfo>& devices) {
   nlohmann::json json = nlohmann::json::array();
   for (const VfioDeviceInfo& device : devices) {
@@ -22,7 +32,11 @@ nlohmann::json VfioJson(const std::vector<VfioDeviceInfo>& devices) {
                           {"spec", device.spec},
                           {"driver", device.device.driver},
                           {"migratable", device.flags.has_value()}};
-    if (device.flags.has_value()) row["flags"] = MigrationFlagsName(*device.flags);
+    if (!device.device.cdev.empty()) row["cdev"] = device.device.cdev;
+    if (device.flags.has_value()) {
+      row["flags"] = MigrationFlagsName(*device.flags);
+      row["features"] = FeatureNames(device.features);
+    }
     if (device.state.has_value()) row["state"] = std::string(DeviceStateName(*device.state));
     if (!device.reason.empty()) row["reason"] = device.reason;
     json.push_back(std::move(row));
@@ -65,6 +79,9 @@ std::string VfioText(const std::vector<VfioDeviceInfo>& devices) {
                           device.flags.has_value()
                               ? MigrationFlagsName(*device.flags)
                               : absl::StrCat("can't be moved: ", device.reason));
+    for (const std::string& feature : FeatureNames(device.features)) {
+      absl::StrAppend(&text, ", ", feature);
+    }
     if (device.state.has_value()) {
       absl::StrAppend(&text, ", state ", DeviceStateName(*device.state));
     }

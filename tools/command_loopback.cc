@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -29,8 +30,9 @@
 namespace godwit {
 namespace {
 
-// How long the target may take to end after a failure. The control channel's silence limit is 8 s.
-constexpr unsigned kTargetEndSeconds = 10;
+// How long the target may take to notice a failure of the source. It has the reason by then, if
+// there was a session.
+constexpr int kTargetEndMs = 2000;
 
 // The target: this very program as `godwit receive`, in a process of its own.
 class TargetProcess {
@@ -54,10 +56,11 @@ class TargetProcess {
                                       "--port-fd", absl::StrCat(port_write.get()),
                                       "--json",    absl::StrCat("/dev/fd/", json_write.get())};
     for (const std::string& spec : specs) {
-      words.push_back("--device");
+      words.emplace_back("--device");
       words.push_back(spec);
     }
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
 
@@ -106,6 +109,15 @@ class TargetProcess {
     ::waitpid(std::exchange(pid_, -1), &status, 0);
     exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  }
+
+  // After a failure on our side: the target notices by itself, unless it never had a peer. Asks it
+  // to give up if it has not begun to report within `wait_ms`; returns whether it had to.
+  bool GiveUpAfter(int wait_ms) const {
+    pollfd report = {json_.get(), POLLIN, 0};
+    if (::poll(&report, 1, wait_ms) != 0) return false;
+    ::kill(pid_, SIGTERM);
+    return true;
   }
 
   // What it has said on stderr so far, lines as they are but for the last line's end.
@@ -180,13 +192,13 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   SourceSession session(options, devices, observer);
   const SessionReport report = RunWithProgress(session);
 
+  bool told_to_give_up = false;
   if (!report.status.ok()) {
     LogError(report.status);
-    ::alarm(kTargetEndSeconds);  // the target has as long to notice; its death signal does the rest
+    told_to_give_up = target->GiveUpAfter(kTargetEndMs);
   }
   int target_exit = 0;
   const nlohmann::json target_report = target->Finish(target_exit);
-  ::alarm(0);
   nlohmann::json combined = ReportJson(report);
   combined["target"] = target_report.is_discarded() ? nlohmann::json(nullptr) : target_report;
   const uint64_t target_peak_bytes =
@@ -195,8 +207,9 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   const std::string target_error =
       combined["target"].is_object() ? combined["target"].value("error", "") : "";
   const std::string said = target->Said();
-  if (!said.empty() && !(target_exit == kExitFailed && !target_error.empty() &&
-                         SayTheSame(report.status.message(), target_error))) {
+  if (!said.empty() && !told_to_give_up &&
+      !(target_exit == kExitFailed && !target_error.empty() && !report.status.ok() &&
+        SayTheSame(report.status.message(), target_error))) {
     std::fprintf(stderr, "%s\n", said.c_str());
   }
   const absl::Status written = json->Write(combined);

@@ -11,6 +11,8 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <cstdio>
+#include <exception>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -317,4 +319,12 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace godwit
 
-int main(int argc, char** argv) { return godwit::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // Nothing of ours throws, but memory can run out, and libraries have bugs.
+  try {
+    return godwit::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "godwit: error: unexpected: %s\n", error.what());
+    return godwit::kExitFailed;
+  }
+}

@@ -4,11 +4,9 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
-
-#include <absl/status/status.h>
 #include <absl/strings/string_view.h>
-#include <cstdint>
 
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>

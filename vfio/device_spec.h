@@ -9,7 +9,6 @@
 
 #include "godwit/device.h"
 #include "vfio/device_role.h"
-#include "vfio/soft_device.h"
 
 namespace godwit {
 
@@ -20,9 +19,6 @@ absl::string_view DeviceSpecHelp();
 // InvalidArgument naming the spec, what is wrong and what is allowed if it is none of these; else
 // the errors of opening the device.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(absl::string_view spec, DeviceRole role);
-
-// The part after "soft:". Errors lack the spec's name.
-absl::StatusOr<SoftDeviceOptions> ParseSoftOptions(absl::string_view text);
 
 }  // namespace godwit
 

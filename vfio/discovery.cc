@@ -7,8 +7,7 @@
 #include <system_error>
 #include <utility>
 
-#include "vfio/features.h"
-#include "vfio/group.h"
+#include "vfio/open_via.h"
 
 namespace godwit {
 namespace {
@@ -31,10 +30,7 @@ std::vector<SysfsDevice> DevicesOnBus(const std::string& sysfs_root, absl::strin
 }
 
 absl::Status Probe(VfioKernel& kernel, VfioDeviceInfo& info) {
-  if (info.device.iommu_group.empty()) {
-    return absl::FailedPreconditionError("in no IOMMU group: is the IOMMU on?");
-  }
-  const absl::StatusOr<VfioHandles> handles = OpenThroughGroup(kernel, info.device);
+  const absl::StatusOr<VfioHandles> handles = OpenVia(kernel, info.device, VfioVia::kAuto);
   if (!handles.ok()) return handles.status();
   const absl::StatusOr<MigrationFlags> flags = ProbeMigration(kernel, handles->device.get());
   if (!flags.ok()) return flags.status();
@@ -42,6 +38,7 @@ absl::Status Probe(VfioKernel& kernel, VfioDeviceInfo& info) {
   if (!state.ok()) return state.status();
   info.flags = *flags;
   info.state = *state;
+  info.features = ProbeFeatures(kernel, handles->device.get());
   return absl::OkStatus();
 }
 

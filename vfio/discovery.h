@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "godwit/device.h"
+#include "vfio/features.h"
 #include "vfio/sysfs.h"
 #include "vfio/vfio_kernel.h"
 
@@ -19,7 +20,8 @@ struct VfioDeviceInfo {
   // Both, or neither and the reason.
   std::optional<MigrationFlags> flags;
   std::optional<DeviceState> state;
-  std::string reason;  // why it can't migrate or could not be asked: "in use", …
+  VfioFeatures features;  // beside the flags; none where those are missing
+  std::string reason;     // why it can't migrate or could not be asked: "in use", …
 };
 
 // PCI functions bound to a VFIO driver and all mediated devices, by name. Each that nobody has

@@ -15,32 +15,11 @@ namespace {
 
 constexpr char kContainerPath[] = "/dev/vfio/vfio";
 
-absl::Status OpenFailed(int error, const std::string& path, absl::string_view missing,
-                        absl::string_view busy) {
-  switch (error) {
-    case ENOENT:
-    case ENODEV:
-    case ENXIO:
-      return ErrnoStatus(ENOENT, absl::StrCat(path, ": ", missing));
-    case EBUSY:
-      return absl::UnavailableError(absl::StrCat(path, ": ", busy));
-    case EACCES:
-    case EPERM:
-      return ErrnoStatus(error, absl::StrCat(path,
-                                             ": run as root, or give this user read and "
-                                             "write access to it"));
-    default:
-      return ErrnoStatus(error, path);
-  }
-}
-
 absl::StatusOr<UniqueFd> OpenContainer(VfioKernel& kernel) {
-  const int fd = kernel.Open(kContainerPath);
-  if (fd < 0) {
-    return OpenFailed(-fd, kContainerPath, "is the vfio module loaded? (modprobe vfio)",
-                      "is in use");
-  }
-  UniqueFd container(fd);
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd container,
+                          OpenVfioFile(kernel, kContainerPath,
+                                       "is the vfio module loaded? (modprobe vfio)", "is in use"));
+  const int fd = container.get();
   const int version = kernel.Ioctl(fd, VFIO_GET_API_VERSION, uintptr_t{0});
   if (version != VFIO_API_VERSION) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -57,14 +36,12 @@ absl::StatusOr<UniqueFd> OpenContainer(VfioKernel& kernel) {
 
 absl::StatusOr<UniqueFd> OpenGroup(VfioKernel& kernel, const SysfsDevice& device) {
   const std::string path = absl::StrCat("/dev/vfio/", device.iommu_group);
-  const int fd = kernel.Open(path);
-  if (fd < 0) {
-    return OpenFailed(-fd, path, "no VFIO driver has a device of this IOMMU group: bind one",
-                      "in use by another process, or by another device of the same group");
-  }
-  UniqueFd group(fd);
+  GODWIT_ASSIGN_OR_RETURN(
+      UniqueFd group,
+      OpenVfioFile(kernel, path, "no VFIO driver has a device of this IOMMU group: bind one",
+                   "in use by another process, or by another device of the same group"));
   vfio_group_status status = {.argsz = sizeof(status), .flags = 0};
-  const int error = -kernel.Ioctl(fd, VFIO_GROUP_GET_STATUS, &status);
+  const int error = -kernel.Ioctl(group.get(), VFIO_GROUP_GET_STATUS, &status);
   if (error > 0) return ErrnoStatus(error, absl::StrCat(path, ": VFIO_GROUP_GET_STATUS"));
   if ((status.flags & VFIO_GROUP_FLAGS_VIABLE) == 0) {
     return absl::FailedPreconditionError(

@@ -8,6 +8,8 @@
 
 #include "godwit/device.h"
 #include "vfio/soft_content.h"
+#include "vfio/soft_injection.h"
+#include "vfio/soft_profile.h"
 #include "vfio/soft_stream.h"
 
 namespace godwit {
@@ -20,6 +22,14 @@ struct SoftDeviceOptions {
   // What goes wrong, for tests of those who use the device.
   bool fail_load = false;  // RESUMING → STOP refuses even a right stream
   std::optional<DeviceState> fail_state = std::nullopt;  // this state can't be entered
+
+  // Of a SoftProfileDevice only.
+  SoftProfile profile = SoftProfile::kPlain;
+  uint64_t dirty_bytes_per_second = 0;
+  uint64_t first_read_bytes = 0;  // the most that the first read brings; 0: as the others
+  uint64_t read_bytes = 0;        // the most that a read brings; 0: as much as there is
+  uint32_t precopy_calls = 0;     // that make dirty data; 0: no limit
+  SoftInjection injection = {};
 };
 
 // Saves the content that its options define, and loads nothing else: at RESUMING → STOP the

@@ -18,6 +18,14 @@ std::string LinkName(const fs::path& link) {
   return fs::read_symlink(link, error).filename().string();
 }
 
+// The name in `vfio-dev/`, of which there is one a device; empty if there is none.
+std::string CdevPath(const fs::path& directory) {
+  std::error_code error;
+  const fs::directory_iterator entry(directory / "vfio-dev", error);
+  if (error || entry == fs::directory_iterator()) return {};
+  return absl::StrCat("/dev/vfio/devices/", entry->path().filename().string());
+}
+
 bool HasVfioDriver(const fs::path& directory, const std::string& driver) {
   std::error_code error;
   if (driver.empty()) return false;
@@ -57,6 +65,7 @@ SysfsDevice ReadSysfsDevice(const std::string& path) {
   device.path = path;
   device.driver = LinkName(directory / "driver");
   device.iommu_group = LinkName(directory / "iommu_group");
+  device.cdev = CdevPath(directory);
   device.has_vfio_driver = HasVfioDriver(directory, device.driver);
   return device;
 }
@@ -79,7 +88,7 @@ absl::StatusOr<SysfsDevice> FindVfioDevice(absl::string_view text, const std::st
   }
   const SysfsDevice device = ReadSysfsDevice(path);
   if (!device.has_vfio_driver) return NoVfioDriver(device);
-  if (device.iommu_group.empty()) {
+  if (device.iommu_group.empty() && device.cdev.empty()) {
     return absl::FailedPreconditionError(
         absl::StrCat(device.name,
                      " is in no IOMMU group: switch the IOMMU on in the firmware and on the "

@@ -2,6 +2,9 @@
 #ifndef GODWIT_VFIO_VFIO_KERNEL_H_
 #define GODWIT_VFIO_VFIO_KERNEL_H_
 
+#include <sys/types.h>
+
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -21,6 +24,11 @@ class VfioKernel {
   int Ioctl(int fd, unsigned long request, uintptr_t value) {
     return Ioctl(fd, request, reinterpret_cast<void*>(value));
   }
+
+  // At most `bytes`, from `offset` of a device's file, where each region has its place. How many,
+  // or a negative errno.
+  virtual ssize_t Pread(int fd, void* to, size_t bytes, uint64_t offset) = 0;
+  virtual ssize_t Pwrite(int fd, const void* from, size_t bytes, uint64_t offset) = 0;
 
   // The one that this process runs on.
   static VfioKernel& Real();

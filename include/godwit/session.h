@@ -99,6 +99,8 @@ struct SourceOptions {
   uint32_t lanes = 4;                     // 1 to 64
   size_t packet_bytes = size_t{1} << 20;  // 1 to 8 MiB - 80
   std::chrono::milliseconds connect_timeout{5000};
+  // Memory for packets that are being read and sent; see docs/buffer-budget.md.
+  size_t arena_bytes = size_t{128} << 20;
 };
 
 struct TargetOptions {

@@ -86,13 +86,19 @@ TEST(BufferBudgetTest, TheSourceCanAlwaysReadAndSend) {
     for (const uint32_t lanes : kLanes) {
       for (const size_t packet_bytes : kPacketBytes) {
         for (const uint32_t queue_packets : {kQueuePacketsMin, 8U, 100U, kQueuePacketsMax}) {
-          const SourceBudget budget = PlanSource(devices, lanes, packet_bytes, queue_packets);
-          ASSERT_GE(budget.chain_packets, 1U);
-          ASSERT_LE(budget.chain_packets, kChainPacketsMax);
-          // A chain being read and two read ahead a device; every queue full; a config packet needs
-          // no more, as nothing is being read by then.
-          ASSERT_GE(budget.buffers,
-                    size_t{devices} * 3 * budget.chain_packets + size_t{lanes} * queue_packets);
+          for (const size_t arena_bytes : kArenaBytes) {
+            const SourceBudget budget =
+                PlanSource(arena_bytes, devices, lanes, packet_bytes, queue_packets);
+            ASSERT_GE(budget.chain_packets, 1U);
+            ASSERT_LE(budget.chain_packets, kChainPacketsMax);
+            const size_t readers = size_t{devices} * kSourceChains * budget.chain_packets;
+            // Whatever the readers hold, every lane can go on.
+            ASSERT_GE(budget.buffers, readers + lanes);
+            ASSERT_LE(budget.buffers, readers + size_t{lanes} * queue_packets);
+            // Only the minimum may need more than was given.
+            const size_t bytes = budget.buffers * Arena::StrideBytes(PayloadBytesMax(packet_bytes));
+            ASSERT_TRUE(bytes <= arena_bytes || budget.buffers == readers + lanes);
+          }
         }
       }
     }

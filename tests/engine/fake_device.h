@@ -24,7 +24,7 @@ class FakeDevice final : public Device {
     std::function<void()> on_stop = [] {};
   };
 
-  FakeDevice() = default;
+  FakeDevice() : FakeDevice(Script{}) {}
   explicit FakeDevice(Script script) : script_(std::move(script)) {}
 
   // "STOP", "config:…", "RESET", in order.

@@ -4,9 +4,11 @@
 //   mtty_registers set DEVICE PORT.REGISTER=VALUE…
 //   mtty_registers get DEVICE
 //   mtty_registers state DEVICE
+//   mtty_registers config DEVICE [OFFSET=BYTE…]
 //
 // DEVICE is the device's folder, /sys/bus/mdev/devices/UUID. PORT is 0 or 1, REGISTER one of
-// line_control, modem_control, scratch; `get` prints what `set` takes, a register a line.
+// line_control, modem_control, scratch; `get` prints what `set` takes, a register a line. `config`
+// writes the bytes to the PCI configuration space, then prints all of it in hexadecimal.
 //
 // It shares no code with Godwit, so that a mistake there can't hide itself here. Opening an mtty
 // device changes nothing, and it keeps registers and migration state when it is closed: so this may
@@ -17,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -97,6 +100,23 @@ class Device {
     }
   }
 
+  void WriteConfig(uint64_t offset, uint8_t value) const {
+    const vfio_region_info config = ConfigRegion();
+    if (offset >= config.size) throw std::invalid_argument("outside the configuration space");
+    if (pwrite(device_.get(), &value, 1, static_cast<off_t>(config.offset + offset)) != 1) {
+      Fail("write the configuration space");
+    }
+  }
+
+  std::string ReadConfig() const {
+    const vfio_region_info config = ConfigRegion();
+    std::string bytes(config.size, '\0');
+    const ssize_t got =
+        pread(device_.get(), bytes.data(), bytes.size(), static_cast<off_t>(config.offset));
+    if (got < 0 || static_cast<size_t>(got) != bytes.size()) Fail("read the configuration space");
+    return bytes;
+  }
+
   uint32_t MigrationState() const {
     // The header ends in a flexible array, which C++ lets no other member follow.
     constexpr size_t kBytes = sizeof(vfio_device_feature) + sizeof(vfio_device_feature_mig_state);
@@ -122,12 +142,19 @@ class Device {
     return ioctl(group_.get(), VFIO_GROUP_GET_DEVICE_FD, uuid.c_str());
   }
 
-  // Each port has a BAR of its own.
-  off_t BarOffset(int port) const {
+  vfio_region_info Region(uint32_t index) const {
     vfio_region_info info = {};
     info.argsz = sizeof(info);
-    info.index = static_cast<uint32_t>(VFIO_PCI_BAR0_REGION_INDEX + port);
-    if (ioctl(device_.get(), VFIO_DEVICE_GET_REGION_INFO, &info) < 0) Fail("find a port's BAR");
+    info.index = index;
+    if (ioctl(device_.get(), VFIO_DEVICE_GET_REGION_INFO, &info) < 0) Fail("find a region");
+    return info;
+  }
+
+  vfio_region_info ConfigRegion() const { return Region(VFIO_PCI_CONFIG_REGION_INDEX); }
+
+  // Each port has a BAR of its own.
+  off_t BarOffset(int port) const {
+    const vfio_region_info info = Region(static_cast<uint32_t>(VFIO_PCI_BAR0_REGION_INDEX + port));
     if (info.size == 0) throw std::runtime_error("port " + std::to_string(port) + " has no BAR");
     return static_cast<off_t>(info.offset);
   }
@@ -143,21 +170,26 @@ struct Assignment {
   uint8_t value;
 };
 
+// The whole text as a number from 0 to `limit`, in C's notations.
+std::optional<unsigned long> ParseNumber(const std::string& text, unsigned long limit) {
+  char* end = nullptr;
+  const unsigned long value = std::strtoul(text.c_str(), &end, 0);
+  if (text.empty() || *end != '\0' || value > limit) return std::nullopt;
+  return value;
+}
+
 std::optional<Assignment> ParseAssignment(std::string_view text) {
   const size_t equals = text.find('=');
   if (equals == text.npos || text.size() < 2 || text[1] != '.') return std::nullopt;
   const int port = text[0] - '0';
   if (port < 0 || port >= kPorts) return std::nullopt;
 
-  const std::string number(text.substr(equals + 1));
-  char* end = nullptr;
-  const unsigned long value = std::strtoul(number.c_str(), &end, 0);
-  if (number.empty() || *end != '\0' || value > std::numeric_limits<uint8_t>::max()) {
-    return std::nullopt;
-  }
+  const auto value =
+      ParseNumber(std::string(text.substr(equals + 1)), std::numeric_limits<uint8_t>::max());
+  if (!value) return std::nullopt;
   for (const Register& reg : kRegisters) {
     if (reg.name == text.substr(2, equals - 2)) {
-      return Assignment{port, reg, static_cast<uint8_t>(value)};
+      return Assignment{port, reg, static_cast<uint8_t>(*value)};
     }
   }
   return std::nullopt;
@@ -189,9 +221,28 @@ void PrintState(const Device& device) {
   }
 }
 
+void Config(const Device& device, int count, char** texts) {
+  for (int i = 0; i < count; ++i) {
+    const std::string text(texts[i]);
+    const size_t equals = std::min(text.find('='), text.size() - 1);
+    const auto offset = ParseNumber(text.substr(0, equals), 4095);
+    const auto value = ParseNumber(text.substr(equals + 1), std::numeric_limits<uint8_t>::max());
+    if (!offset || !value) throw std::invalid_argument("no OFFSET=BYTE: " + text);
+    device.WriteConfig(*offset, static_cast<uint8_t>(*value));
+  }
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  const std::string bytes = device.ReadConfig();
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const auto byte = static_cast<uint8_t>(bytes[i]);
+    std::cout << kDigits[byte >> 4] << kDigits[byte & 15]
+              << (i % 16 == 15 || i + 1 == bytes.size() ? '\n' : ' ');
+  }
+}
+
 int Usage() {
   std::cerr << "usage: mtty_registers set DEVICE PORT.REGISTER=VALUE…\n"
-               "       mtty_registers get|state DEVICE\n";
+               "       mtty_registers get|state DEVICE\n"
+               "       mtty_registers config DEVICE [OFFSET=BYTE…]\n";
   return 2;
 }
 
@@ -199,14 +250,15 @@ int Usage() {
 
 int main(int argc, char** argv) try {
   const std::string_view command = argc >= 3 ? argv[1] : "";
-  const bool is_known =
-      (command == "set" && argc > 3) || ((command == "get" || command == "state") && argc == 3);
+  const bool is_known = (command == "set" && argc > 3) || command == "config" ||
+                        ((command == "get" || command == "state") && argc == 3);
   if (!is_known) return Usage();
 
   const Device device(argv[2]);
   if (command == "set") Set(device, argc - 3, argv + 3);
   if (command == "get") Get(device);
   if (command == "state") PrintState(device);
+  if (command == "config") Config(device, argc - 3, argv + 3);
   return 0;
 } catch (const std::exception& error) {
   std::cerr << "mtty_registers: " << error.what() << '\n';

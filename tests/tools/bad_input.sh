@@ -167,9 +167,11 @@ done
 pair_refused 1 'gave up: .*RESUMING' 'RESUMING' --device "$soft" -- --device "$soft,fail_state=RESUMING"
 
 if "$GODWIT" devices | grep -q '^RDMA devices: none'; then
-  pair_refused 1 'no RDMA port.*--transport tcp' 'no RDMA port.*--transport tcp' \
-    --device "$soft" --transport verbs -- --device "$soft"
-  refused 1 'no RDMA port.*godwit devices' loopback --transport verbs --size 1MiB
+  # Refused before a peer is looked for.
+  refused 1 'no RDMA device on this host: use TCP' send --to 127.0.0.1:9 --device "$soft" --transport verbs
+  refused 1 'no RDMA device on this host: use TCP' send --to 127.0.0.1:9 --device "$soft" --rdma-device rxe9
+  refused 1 'no RDMA device on this host' receive --listen 127.0.0.1:0 --device "$soft" --rdma-device rxe9
+  refused 1 'no RDMA device on this host' loopback --transport verbs --size 1MiB
 else
   say "NOTE: this host has RDMA devices: what a session without them says is not tried"
 fi

@@ -26,8 +26,8 @@ readonly json='^  --json FILE '
 helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
   'godwit send --to .*--device' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' "${session[@]}" "$json"
-helps send '^  --to ADDR:PORT REQUIRED ' "${specs[@]}" "${session[@]}" "$json"
-helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --port-fd FD ' '^  --check PROFILE ' "${specs[@]}" "$json"
+helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" "${session[@]}" "$json"
+helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --port-fd FD ' '^  --check PROFILE ' "${specs[@]}" "$json"
 helps save '^  --out FILE REQUIRED ' '^  --force ' '^  --stop ' '^  --packet-bytes SIZE=1MiB ' "${specs[@]}" "$json"
 helps load '^  --in FILE REQUIRED ' '^  --check PROFILE ' "${specs[@]}" "$json"
 helps inspect '^  --as raw\|mlx5\|virtio\|mtty\|qat\|xe\|hisi\|pds\|capture' '^  --records ' "$json"

@@ -3,6 +3,7 @@
 #include "vfio/device_spec.h"
 
 #include "tests/vfio/stream_io.h"
+#include "vfio/soft_options.h"
 
 namespace godwit {
 namespace {

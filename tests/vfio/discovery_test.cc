@@ -47,6 +47,20 @@ TEST_F(DiscoveryTest, ListsWhatVfioHasAndNothingElse) {
   }
 }
 
+TEST_F(DiscoveryTest, SaysWhatProbingFound) {
+  FakeSysfs::AddCdev(sysfs_.AddPci("0000:02:00.1", "mlx5_vfio_pci", "42"), "vfio0");
+  kernel_.has_dma_logging = kernel_.has_precopy_info_v2 = true;
+  // The name is known from sysfs, the device is asked through its group: there is no such file.
+  EXPECT_EQ(List()[0].device.cdev, "/dev/vfio/devices/vfio0");
+  EXPECT_EQ(List()[0].features,
+            (VfioFeatures{.data_size = true, .dma_logging = true, .precopy_info_v2 = true}));
+  kernel_.device_name.clear();
+  kernel_.has_iommufd = kernel_.has_cdev = true;
+  EXPECT_TRUE(List()[0].features.dma_logging);
+  EXPECT_EQ(kernel_.device_name, "");
+  EXPECT_EQ(kernel_.open_fds(), 0);
+}
+
 TEST_F(DiscoveryTest, AskingChangesNoState) {
   sysfs_.AddMdev("83b8f4f2-509f-382f-3c1e-e6bfe0fa1001", "mtty", "42");
   kernel_.state = static_cast<uint32_t>(DeviceState::kStopCopy);

@@ -30,6 +30,8 @@ int FakeKernel::Open(const std::string& path) {
   if (error != open_errors.end()) return -error->second;
   if (path == "/dev/vfio/vfio") return NewFd(Role::kContainer);
   if (path == "/dev/vfio/" + group) return NewFd(Role::kGroup);
+  if (path == "/dev/iommu" && has_iommufd) return NewFd(Role::kIommufd);
+  if (path == "/dev/vfio/devices/vfio0" && has_cdev) return NewFd(Role::kCdev);
   return -ENOENT;
 }
 
@@ -43,6 +45,10 @@ int FakeKernel::Ioctl(int fd, unsigned long request, void* argument) {
       return GroupIoctl(request, argument);
     case Role::kDevice:
       return DeviceIoctl(request, argument);
+    case Role::kCdev:
+      return request == uapi::kDeviceBindIommufd ? Bind(fd, argument) : -EINVAL;
+    case Role::kIommufd:
+      return -ENOTTY;
     case Role::kData:
       break;
   }
@@ -50,8 +56,33 @@ int FakeKernel::Ioctl(int fd, unsigned long request, void* argument) {
   if (precopy_error != 0) return -precopy_error;
   auto* const info = static_cast<uapi::PrecopyInfoArgument*>(argument);
   if (info->argsz != sizeof(*info)) return -EINVAL;
-  *info = {sizeof(*info), 0xdeadbeef, 100, 200};  // old kernels leave garbage in flags
+  // Without the opt-in there is garbage in flags, with the bit set.
+  const uint32_t flags = !precopy_info_v2_ ? 0xdeadbeef : precopy.reinit ? 1 : 0;
+  *info = {sizeof(*info), flags, precopy.initial_bytes, precopy.dirty_bytes};
   return 0;
+}
+
+int FakeKernel::Bind(int fd, void* argument) {
+  const auto* const bind = static_cast<const uapi::BindIommufdArgument*>(argument);
+  if (bind->argsz != sizeof(*bind) || bind->flags != 0) return -EINVAL;
+  const auto iommufd = roles_.find(bind->iommufd);
+  if (iommufd == roles_.end() || iommufd->second != Role::kIommufd) return -EBADF;
+  if (bind_error != 0) return -bind_error;
+  roles_[fd] = Role::kDevice;
+  return 0;
+}
+
+bool FakeKernel::IsDevice(int fd) const {
+  const auto role = roles_.find(fd);
+  return role != roles_.end() && role->second == Role::kDevice;
+}
+
+ssize_t FakeKernel::Pread(int fd, void* to, size_t bytes, uint64_t offset) {
+  return IsDevice(fd) && pci != nullptr ? pci->Read(to, bytes, offset) : -EINVAL;
+}
+
+ssize_t FakeKernel::Pwrite(int fd, const void* from, size_t bytes, uint64_t offset) {
+  return IsDevice(fd) && pci != nullptr ? pci->Write(from, bytes, offset) : -EINVAL;
 }
 
 int FakeKernel::ContainerIoctl(unsigned long request, void* argument) {
@@ -99,23 +130,61 @@ int FakeKernel::GroupIoctl(unsigned long request, void* argument) {
 
 int FakeKernel::DeviceIoctl(unsigned long request, void* argument) {
   if (request == VFIO_DEVICE_FEATURE) return Feature(argument);
-  if (request != VFIO_DEVICE_RESET) return -ENOTTY;
+  if (request == VFIO_DEVICE_GET_INFO) {
+    auto* const info = static_cast<vfio_device_info*>(argument);
+    info->flags = VFIO_DEVICE_FLAGS_RESET | (pci != nullptr ? uint32_t{VFIO_DEVICE_FLAGS_PCI} : 0u);
+    info->num_regions = pci != nullptr ? uint32_t{VFIO_PCI_NUM_REGIONS} : 0u;
+    info->num_irqs = pci != nullptr ? uint32_t{VFIO_PCI_NUM_IRQS} : 0u;
+    return 0;
+  }
+  if (request != VFIO_DEVICE_RESET) return pci != nullptr ? pci->Ioctl(request, argument) : -ENOTTY;
   ++resets;
   if (reset_error != 0) return -reset_error;
   state = static_cast<uint32_t>(DeviceState::kRunning);
   return 0;
 }
 
+uint32_t FakeKernel::SupportedOperations(uint32_t index) const {
+  constexpr uint32_t kGet = VFIO_DEVICE_FEATURE_GET;
+  constexpr uint32_t kSet = VFIO_DEVICE_FEATURE_SET;
+  switch (index) {
+    case uapi::kFeatureMigration:
+      return kGet;
+    case uapi::kFeatureMigDeviceState:
+      return kGet | kSet;
+    case uapi::kFeatureMigDataSize:
+      return data_size_error != ENOTTY ? kGet : 0;
+    case uapi::kFeatureDmaLoggingStart:
+    case uapi::kFeatureDmaLoggingStop:
+      return has_dma_logging ? kSet : 0;
+    case uapi::kFeatureDmaLoggingReport:
+      return has_dma_logging ? kGet : 0;
+    case uapi::kFeatureMigPrecopyInfoV2:
+      return has_precopy_info_v2 ? kSet : 0;
+    default:
+      return 0;
+  }
+}
+
+// The checks, in their order, are those of the kernel's vfio_check_feature().
 int FakeKernel::Feature(void* argument) {
   auto* const header = static_cast<uapi::FeatureHeader*>(argument);
-  void* const payload = header + 1;
-  const size_t payload_bytes = header->argsz - sizeof(*header);
-  const bool probe = (header->flags & VFIO_DEVICE_FEATURE_PROBE) != 0;
-  const bool set = (header->flags & VFIO_DEVICE_FEATURE_SET) != 0;
-  switch (header->flags & VFIO_DEVICE_FEATURE_MASK) {
+  constexpr uint32_t kOperations = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
+  const uint32_t supported = SupportedOperations(header->flags & VFIO_DEVICE_FEATURE_MASK);
+  if (supported == 0) return -ENOTTY;
+  if ((header->flags & VFIO_DEVICE_FEATURE_MASK) == uapi::kFeatureMigration &&
+      migration_error != 0) {
+    return -migration_error;
+  }
+  if ((header->flags & kOperations & ~supported) != 0) return -EINVAL;
+  if ((header->flags & VFIO_DEVICE_FEATURE_PROBE) != 0) return 0;
+  if ((header->flags & kOperations) == 0) return -EINVAL;
+  return RunFeature(header->flags, header + 1, header->argsz - sizeof(*header));
+}
+
+int FakeKernel::RunFeature(uint32_t flags, void* payload, size_t payload_bytes) {
+  switch (flags & VFIO_DEVICE_FEATURE_MASK) {
     case uapi::kFeatureMigration: {
-      if (migration_error != 0) return -migration_error;
-      if (probe) return 0;
       const uapi::MigrationPayload answer = {migration_flags};
       if (payload_bytes < sizeof(answer)) return -EINVAL;
       std::memcpy(payload, &answer, sizeof(answer));
@@ -123,7 +192,7 @@ int FakeKernel::Feature(void* argument) {
     }
     case uapi::kFeatureMigDeviceState: {
       if (payload_bytes < sizeof(uapi::MigStatePayload)) return -EINVAL;
-      if (set) return SetState(payload);
+      if ((flags & VFIO_DEVICE_FEATURE_SET) != 0) return SetState(payload);
       const uapi::MigStatePayload answer = {state, -1};
       std::memcpy(payload, &answer, sizeof(answer));
       return 0;
@@ -135,9 +204,53 @@ int FakeKernel::Feature(void* argument) {
       std::memcpy(payload, &answer, sizeof(answer));
       return 0;
     }
+    case uapi::kFeatureDmaLoggingStart:
+      return payload_bytes < sizeof(uapi::DmaLoggingStartPayload) ? -EINVAL : DmaStart(payload);
+    case uapi::kFeatureDmaLoggingReport:
+      return payload_bytes < sizeof(uapi::DmaLoggingReportPayload) ? -EINVAL : DmaReport(payload);
+    case uapi::kFeatureDmaLoggingStop:
+      return DmaStop();
+    case uapi::kFeatureMigPrecopyInfoV2:
+      precopy_info_v2_ = true;
+      return 0;
     default:
       return -ENOTTY;
   }
+}
+
+int FakeKernel::DmaStart(void* payload) {
+  uapi::DmaLoggingStartPayload start;
+  std::memcpy(&start, payload, sizeof(start));
+  if (dma_start_error != 0) return -dma_start_error;
+  if (start.num_ranges == 0 || start.reserved != 0) return -EINVAL;
+  const auto* const ranges = reinterpret_cast<const uapi::DmaRange*>(start.ranges);
+  for (uint32_t i = 0; i < start.num_ranges; ++i) {
+    dma_ranges.push_back({ranges[i].iova, ranges[i].length});
+  }
+  dma_page_bytes = start.page_size;
+  return 0;
+}
+
+int FakeKernel::DmaReport(void* payload) {
+  uapi::DmaLoggingReportPayload report;
+  std::memcpy(&report, payload, sizeof(report));
+  if (dma_ranges.empty()) return -EINVAL;
+  auto* const bitmap = reinterpret_cast<uint64_t*>(report.bitmap);
+  for (auto page = dma_dirty.lower_bound(report.iova);
+       page != dma_dirty.end() && *page - report.iova < report.length;
+       page = dma_dirty.erase(page)) {
+    const uint64_t bit = (*page - report.iova) / report.page_size;
+    bitmap[bit / 64] |= uint64_t{1} << (bit % 64);
+    if (dma_report_error != 0) return -dma_report_error;  // half of it is gone then
+  }
+  return -dma_report_error;
+}
+
+int FakeKernel::DmaStop() {
+  if (dma_stop_error != 0) return -dma_stop_error;
+  if (dma_ranges.empty()) return -EINVAL;
+  dma_ranges.clear();
+  return 0;
 }
 
 int FakeKernel::SetState(void* payload) {

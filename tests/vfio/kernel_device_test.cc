@@ -161,11 +161,57 @@ TEST_F(KernelDeviceTest, EstimatesAreTheKernels) {
   EXPECT_EQ(device->GetPrecopyInfo(saving.get()).status().code(), absl::StatusCode::kUnimplemented);
 }
 
-TEST_F(KernelDeviceTest, LoadsNoConfigYet) {
+TEST_F(KernelDeviceTest, PrecopyFlagsCountOnceTheyWereAskedFor) {
+  kernel_.has_precopy_info_v2 = true;
   const auto device = Opened();
-  EXPECT_EQ(device->SaveConfig().value(), "");
-  EXPECT_TRUE(device->LoadConfig("").ok());
-  EXPECT_EQ(device->LoadConfig("x").code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(device->features().precopy_info_v2);
+  const UniqueFd saving = device->SetState(DeviceState::kPreCopy).value();
+  EXPECT_TRUE(device->GetPrecopyInfo(saving.get()).value().reinit);
+  kernel_.precopy.reinit = false;
+  EXPECT_FALSE(device->GetPrecopyInfo(saving.get()).value().reinit);
+}
+
+TEST_F(KernelDeviceTest, AStateOfNoBytesIsAState) {
+  kernel_.data_size = 0;
+  kernel_.precopy = {};
+  const auto device = Opened();
+  EXPECT_EQ(device->StopCopyBytes().value(), 0u);
+  const UniqueFd saving = device->SetState(DeviceState::kPreCopy).value();
+  const PrecopyInfo info = device->GetPrecopyInfo(saving.get()).value();
+  EXPECT_EQ(info.initial_bytes + info.dirty_bytes, 0u);
+}
+
+TEST_F(KernelDeviceTest, OnlyWhatProbingFindsIsThere) {
+  EXPECT_EQ(Opened()->features(), (VfioFeatures{.data_size = true}));
+  kernel_.data_size_error = ENOTTY;
+  EXPECT_EQ(Opened()->features(), VfioFeatures());
+  kernel_.has_dma_logging = kernel_.has_precopy_info_v2 = true;
+  EXPECT_EQ(Opened()->features(),
+            (VfioFeatures{.data_size = false, .dma_logging = true, .precopy_info_v2 = true}));
+}
+
+TEST_F(KernelDeviceTest, RunningOutOfFdsOnTheWayToLoadingNeedsAReset) {
+  const auto device = Opened();
+  for (const int error : {EMFILE, ENFILE}) {
+    kernel_.set_results = {{error, DeviceState::kResuming}};
+    const absl::Status failed = device->SetState(DeviceState::kResuming).status();
+    EXPECT_THAT(std::string(failed.message()),
+                AllOf(HasSubstr("raise its limit"), HasSubstr("is now in RESUMING")));
+    EXPECT_EQ(failed.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_TRUE(device->Reset().ok());
+    EXPECT_TRUE(device->SetState(DeviceState::kResuming).value().valid());
+    EXPECT_TRUE(device->Reset().ok());
+  }
+}
+
+TEST_F(KernelDeviceTest, RunningOutOfFdsWhileOpeningLeavesNoneOpen) {
+  for (const char* const file : {"/dev/vfio/vfio", "/dev/vfio/42"}) {
+    kernel_.open_errors = {{file, EMFILE}};
+    ExpectRefusal(absl::StatusCode::kResourceExhausted, "raise the limit (ulimit -n)");
+  }
+  kernel_.open_errors = {};
+  kernel_.device_error = EMFILE;
+  ExpectRefusal(absl::StatusCode::kResourceExhausted, "group 42 does not give the device");
 }
 
 TEST_F(KernelDeviceTest, ADeviceThatCantMigrateIsRefused) {

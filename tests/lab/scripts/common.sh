@@ -47,6 +47,29 @@ make_mtty() {
   echo "/sys/bus/mdev/devices/$uuid"
 }
 
+# Makes a godwit_synth device, number $1 from 0 to 9; what follows sets its switches, NAME=VALUE each.
+# Prints its folder.
+make_synth() {
+  local uuid=90d317e5-9bd1-4c3b-8f6e-4757595300$1$1 device
+  device=/sys/bus/mdev/devices/$uuid
+  echo "$uuid" > /sys/class/mdev_bus/godwit_synth/mdev_supported_types/godwit_synth-pci/create
+  shift
+  set_synth "$device" "$@"
+  echo "$device"
+}
+
+# Sets switches of the godwit_synth device $1, NAME=VALUE each.
+set_synth() {
+  local device=$1 setting
+  shift
+  for setting in "$@"; do
+    echo "${setting#*=}" > "$device/synth/${setting%%=*}" || fail "$device does not take $setting"
+  done
+}
+
+# What the godwit_synth device $1 says of $2.
+synth() { cat "$1/synth/$2"; }
+
 # The report $1 of a godwit command says that the session used $3 lanes, all of transport $2.
 lanes_are() {
   jq --exit-status --arg transport "$2" --argjson count "$3" \

@@ -1,0 +1,183 @@
+// Peers made of bare sockets, the generated messages and the frames of wire_image.h: they can say
+// anything, at any time.
+#ifndef GODWIT_TESTS_ENGINE_RAW_PEER_H_
+#define GODWIT_TESTS_ENGINE_RAW_PEER_H_
+
+#include <absl/strings/str_cat.h>
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "godwit/unique_fd.h"
+#include "tests/engine/wire_image.h"
+#include "transport/control.pb.h"
+
+namespace godwit {
+
+inline UniqueFd ConnectTo(uint16_t port) {
+  UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0)
+      << "errno " << errno;
+  return socket;
+}
+
+// As much as the peer takes before it hangs up.
+inline void Say(int socket, absl::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t sent = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent <= 0) return;
+    bytes.remove_prefix(static_cast<size_t>(sent));
+  }
+}
+
+// `bytes` bytes, or fewer if the peer hangs up before.
+inline std::string Hear(int socket, size_t bytes) {
+  std::string text(bytes, '\0');
+  size_t have = 0;
+  while (have < bytes) {
+    const ssize_t got = ::recv(socket, text.data() + have, bytes - have, 0);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    have += static_cast<size_t>(got);
+  }
+  text.resize(have);
+  return text;
+}
+
+inline const std::string kRawPreface = std::string("GODWIT\0\1", 8);
+
+// One end of a control channel. Every call blocks; Receive() sends a Ping a second meanwhile.
+class RawChannel {
+ public:
+  RawChannel() = default;
+  explicit RawChannel(UniqueFd socket) : socket_(std::move(socket)) {}
+
+  int fd() const { return socket_.get(); }
+  void Hang() { socket_.Reset(); }
+  void SayPreface() { Say(fd(), kRawPreface); }
+  void HearPreface() { EXPECT_EQ(Hear(fd(), 8), kRawPreface); }
+  void Send(const control::ControlMessage& message) { SendRaw(message.SerializeAsString()); }
+  void SendRaw(const std::string& body) { Say(fd(), wire::BigEndian(body.size(), 4) + body); }
+
+  // The next message but Ping, or nothing when the peer hangs up.
+  std::optional<control::ControlMessage> Receive() {
+    while (true) {
+      KeepAliveUntilReadable();
+      const std::string length = Hear(fd(), 4);
+      if (length.size() < 4 || wire::Number(length) > 65'536) return std::nullopt;
+      const std::string body = Hear(fd(), wire::Number(length));
+      control::ControlMessage message;
+      if (body.size() != wire::Number(length) || !message.ParseFromString(body)) {
+        return std::nullopt;
+      }
+      if (!message.has_ping()) return message;
+    }
+  }
+  // Reads on until the peer gives its reason to give up, or hangs up.
+  std::string HearAbort() {
+    while (const auto message = Receive()) {
+      if (message->has_abort()) return message->abort().reason();
+    }
+    return "";
+  }
+
+ private:
+  // As the document asks of both sides.
+  void KeepAliveUntilReadable() {
+    control::ControlMessage ping;
+    ping.mutable_ping();
+    pollfd readable = {fd(), POLLIN, 0};
+    while (::poll(&readable, 1, 1000) == 0) Send(ping);
+  }
+
+  UniqueFd socket_;
+};
+
+// A source up to any step of docs/wire-format.md, section 4.
+struct RawSource {
+  explicit RawSource(uint16_t its_port) : port(its_port), channel(ConnectTo(its_port)) {}
+
+  uint16_t port;
+  RawChannel channel;
+  std::string session_id = "0123456789abcdef";
+  uint32_t lane_count = 1;
+  uint64_t packet_bytes = 8;
+  std::vector<std::string> kinds = {"soft"};
+  uint32_t window_packets = 0;  // what the target welcomes us with
+  std::vector<UniqueFd> lanes;
+
+  control::ControlMessage Hello() const {
+    control::ControlMessage message;
+    control::Hello& hello = *message.mutable_hello();
+    hello.set_software("a test");
+    hello.set_session_id(session_id);
+    hello.set_frame_version(1);
+    hello.add_transports(control::TRANSPORT_TCP);
+    hello.set_lanes(lane_count);
+    hello.set_packet_bytes(packet_bytes);
+    return message;
+  }
+  control::ControlMessage Table() const {
+    control::ControlMessage message;
+    message.mutable_device_table();
+    for (const std::string& kind : kinds) {
+      control::DeviceTable::Device& row = *message.mutable_device_table()->add_devices();
+      row.set_name(kind);
+      row.set_kind(kind);
+      row.set_p2p(true);
+    }
+    return message;
+  }
+  static control::ControlMessage Setup() {
+    control::ControlMessage message;
+    message.mutable_lane_setup();
+    return message;
+  }
+  std::string LanePreface(uint32_t lane) const {
+    return "GODWITLN" + session_id + wire::BigEndian(lane, 4);
+  }
+
+  bool Greet() {
+    channel.SayPreface();
+    channel.Send(Hello());
+    channel.HearPreface();
+    const auto welcome = channel.Receive();
+    if (!welcome.has_value() || !welcome->has_welcome()) return false;
+    window_packets = welcome->welcome().window_packets();
+    channel.Send(Table());
+    const auto table = channel.Receive();
+    return table.has_value() && table->has_device_table();
+  }
+  // Greet(), and every lane open and known to the target.
+  bool OpenLanes() {
+    if (!Greet()) return false;
+    channel.Send(Setup());
+    for (uint32_t lane = 0; lane < lane_count; ++lane) {
+      lanes.push_back(ConnectTo(port));
+      Say(lanes.back().get(), LanePreface(lane));
+    }
+    const auto answer = channel.Receive();
+    return answer.has_value() && answer->has_lane_setup();
+  }
+  void SendFrame(size_t lane, const wire::Frame& frame) {
+    Say(lanes[lane].get(), wire::WithLength(wire::Encode(frame)));
+  }
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_TESTS_ENGINE_RAW_PEER_H_
