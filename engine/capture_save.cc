@@ -7,6 +7,7 @@
 #include "base/errno_status.h"
 #include "base/io_ring.h"
 #include "base/status_macros.h"
+#include "base/units.h"
 #include "engine/buffer_budget.h"
 #include "engine/capture_writer.h"
 #include "engine/device_steps.h"
@@ -16,6 +17,9 @@
 
 namespace godwit {
 namespace {
+
+// As a session's default.
+constexpr size_t kArenaBytes = 128 * kMiB;
 
 constexpr std::chrono::milliseconds kTick{100};  // how late a Cancel() may be seen
 constexpr std::chrono::milliseconds kTearDownPoll{10};
@@ -192,8 +196,8 @@ absl::Status SaveSession::Impl::SaveAll() {
   GODWIT_RETURN_IF_ERROR(Check());
   GODWIT_RETURN_IF_ERROR(MakeNotifiers());
   SetPhase(SessionPhase::kConnecting);
-  budget_ = PlanSource(static_cast<uint32_t>(devices_.size()), /*lanes=*/1, options_.packet_bytes,
-                       kQueuePacketsMin);
+  budget_ = PlanSource(kArenaBytes, static_cast<uint32_t>(devices_.size()), /*lanes=*/1,
+                       options_.packet_bytes, kQueuePacketsMin);
   GODWIT_ASSIGN_OR_RETURN(arena_,
                           Arena::Create(budget_.buffers, PayloadBytesMax(options_.packet_bytes)));
   GODWIT_ASSIGN_OR_RETURN(ring_, IoRing::Create(kDevicesMax * kChainPacketsMax));

@@ -44,7 +44,6 @@ class SessionBase {
   void SetPhase(SessionPhase phase);
   bool cancelled() const { return cancelled_.load(); }
   Notifier& events() { return *events_; }
-  bool cancelled() const { return cancelled_.load(); }
 
   // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick
   // is due; then does the tick. An error is the channel's or Cancelled.
