@@ -83,6 +83,7 @@ TEST(StrangersTest, TwoHundredConnectionsThatSayNothing) {
   const Devices devices({kSpec}, DeviceRole::kTarget);
   RunningTarget target(devices.pointers());
   std::vector<UniqueFd> strangers;
+  strangers.reserve(200);
   for (int i = 0; i < 200; ++i) strangers.push_back(ConnectTo(target.Port()));
   ExpectTheSourceGetsThrough(target, devices);
 }
