@@ -188,6 +188,7 @@ TEST_F(RendezvousTest, AnotherVersionIsAnErrorThatNamesBoth) {
 
 TEST_F(RendezvousTest, ManyArriveTogetherAndNoneIsLost) {
   std::vector<UniqueFd> peers;
+  peers.reserve(65);
   for (int i = 0; i < 65; ++i) peers.push_back(ConnectAndSay(kLanePreface));
   for (int i = 0; i < 65; ++i) ASSERT_TRUE(Next().has_value());
   ExpectNobody();

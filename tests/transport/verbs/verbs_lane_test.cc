@@ -131,6 +131,7 @@ TEST_F(VerbsLaneTest, MovesMessagesOfEverySizeInOrderAndIntact) {
   const std::vector<size_t> sizes = {0, 1, 4095, 4096, 4097, kPayloadBytesMax, 0, 17};
   ASSERT_EQ(PostReceives(*receiver_, sizes.size()), sizes.size());
   std::vector<Buffer> messages;
+  messages.reserve(sizes.size());
   for (const size_t bytes : sizes) {
     messages.push_back(Message(bytes, static_cast<char>('a' + messages.size())));
   }
