@@ -12,7 +12,6 @@
 #include "vfio/features.h"
 #include "vfio/pci_config.h"
 #include "vfio/pci_function.h"
-#include "vfio/state_table.h"
 #include "vfio/uapi.h"
 
 namespace godwit {
