@@ -14,6 +14,9 @@ namespace godwit {
 namespace {
 
 constexpr std::chrono::milliseconds kMeanwhileInterval{100};
+// How often and how long apart a device that would not go back to RUNNING is asked again.
+constexpr int kRunningRetries = 3;
+constexpr std::chrono::milliseconds kRunningRetryInterval{20};
 
 // Counts the threads that have ended.
 class Countdown {
@@ -116,11 +119,25 @@ absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::s
 
 absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
                               const std::function<void()>& meanwhile) {
+  // Together, as they were stopped: one that runs must not write into one that has not stopped
+  // being quiet. What fails here is found again by the next step.
+  if (devices.size() > 1) {
+    (void)ForEachDevice(
+        devices.size(),
+        [&](size_t i) { return devices[i]->SetState(DeviceState::kRunningP2p).status(); },
+        meanwhile);
+  }
   std::vector<std::string> notes(devices.size());
   const absl::Status back = ForEachDevice(
       devices.size(),
       [&](size_t i) -> absl::Status {
         absl::StatusOr<UniqueFd> running = devices[i]->SetState(DeviceState::kRunning);
+        // Its state is whole in all states but ERROR, and a reset throws it away: first ask again,
+        // since EBUSY, EINTR or ENOMEM may pass.
+        for (int again = 0; again < kRunningRetries && !running.ok(); ++again) {
+          std::this_thread::sleep_for(kRunningRetryInterval);
+          running = devices[i]->SetState(DeviceState::kRunning);
+        }
         if (running.ok()) return absl::OkStatus();
         const absl::Status reset = devices[i]->Reset();
         if (!reset.ok()) {
@@ -128,9 +145,9 @@ absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserv
                                               " could not be put back to RUNNING (",
                                               running.status().message(), "), and its reset"));
         }
-        notes[i] =
-            absl::StrCat("device ", devices[i]->name(),
-                         " had to be reset to get back to RUNNING: ", running.status().message());
+        notes[i] = absl::StrCat("device ", devices[i]->name(),
+                                " had to be reset to get back to RUNNING, and its state is lost: ",
+                                running.status().message());
         return absl::OkStatus();
       },
       meanwhile);

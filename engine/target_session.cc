@@ -368,7 +368,14 @@ absl::Status TargetSession::Impl::SendLoaded() {
 
 absl::Status TargetSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
-  GODWIT_RETURN_IF_ERROR(Await(control::ControlMessage::kCommit, "the source's commit").status());
+  auto commit = Await(control::ControlMessage::kCommit, "the source's commit");
+  // A Commit that is here already comes before a Cancel(): the source will not run again by itself.
+  if (absl::IsCancelled(commit.status())) {
+    const auto last = Receive();
+    if (!last.ok() || !last->has_value() || !(*last)->has_commit()) return commit.status();
+  } else if (!commit.ok()) {
+    return commit.status();
+  }
   committed_ = true;
   GODWIT_RETURN_IF_ERROR(RunAll(devices_, [this] { KeepAlive(); }));
   done_at_ = Clock::Steady().Now();

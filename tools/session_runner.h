@@ -32,7 +32,7 @@ inline ExitCode Refuse(const absl::Status& status, JsonOutput* json = nullptr) {
   return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
 }
 
-// While it lives SIGINT and SIGTERM cancel `session`. One at a time in a process.
+// While it lives SIGINT, SIGHUP and SIGTERM cancel `session`. One at a time in a process.
 template <typename Session>
 class CancelOnSignal {
  public:
@@ -43,10 +43,12 @@ class CancelOnSignal {
       if (Session* const running = current_.load()) running->Cancel();  // async-signal-safe
     };
     ::sigaction(SIGINT, &action, &old_int_);
+    ::sigaction(SIGHUP, &action, &old_hup_);  // a lost terminal must not leave devices stopped
     ::sigaction(SIGTERM, &action, &old_term_);
   }
   ~CancelOnSignal() {
     ::sigaction(SIGINT, &old_int_, nullptr);
+    ::sigaction(SIGHUP, &old_hup_, nullptr);
     ::sigaction(SIGTERM, &old_term_, nullptr);
     current_.store(nullptr);
   }
@@ -56,6 +58,7 @@ class CancelOnSignal {
  private:
   static inline std::atomic<Session*> current_{nullptr};
   struct sigaction old_int_ {};
+  struct sigaction old_hup_ {};
   struct sigaction old_term_ {};
 };
 

@@ -115,12 +115,13 @@ absl::Status ControlChannel::Flush() {
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return absl::OkStatus();
     if (sent < 0) {
+      const int error = errno;
       // The peer may have said why before it left: let Receive() find that first.
       if (ReadSome().ok() && !inbox_.empty()) {
         outbox_.clear();
         return absl::OkStatus();
       }
-      return Fail(ErrnoStatus(errno, "sending on the control channel failed"));
+      return Fail(ErrnoStatus(error, "sending on the control channel failed"));
     }
     outbox_.erase(0, static_cast<size_t>(sent));
   }

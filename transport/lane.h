@@ -33,7 +33,8 @@ enum class LaneRole { kSender, kReceiver };
 //
 // Ownership: a Buffer belongs to exactly one side of the contract. Send() and PostReceives() take
 //            it, PollSent() and PollReceived() give it back.
-// Threads:   single-threaded: only the thread that made the Lane uses it.
+// Threads:   single-threaded: the thread that made the Lane uses it, or the one that it was handed
+//            to before its first use there.
 // Blocking:  no call blocks, allocates or logs. Progress is made in PollSent and PollReceived, and
 //            for lanes over io_uring while their IoRing waits.
 // Errors:    the first failure is final. From then on status() reports it, Send() and
