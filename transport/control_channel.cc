@@ -3,6 +3,8 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -86,6 +88,10 @@ ControlChannel::ControlChannel(UniqueFd socket, std::string peer, bool expect_pr
       last_received_(clock.Now()) {
   const int flags = ::fcntl(socket_.get(), F_GETFL);
   ::fcntl(socket_.get(), F_SETFL, flags | O_NONBLOCK);
+  // A small message behind another must not wait for an acknowledgement that is being delayed: that
+  // is 40 ms of downtime. (Fails on a local socket, which has no such delay.)
+  const int on = 1;
+  (void)::setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   const auto preface = ControlPreface();
   outbox_.assign(preface.data(), preface.size());
 }
@@ -142,7 +148,7 @@ absl::Status ControlChannel::ReadSome() {
       return Fail(ErrnoStatus(errno, "the control channel broke"));
     }
     if (got == 0) {
-      peer_closed_ = true;
+      peer_closed_ = end_of_stream_ = true;
       break;
     }
     inbox_.append(bytes, static_cast<size_t>(got));
@@ -207,6 +213,13 @@ absl::Status ControlChannel::Tick() {
     return Send(message);
   }
   return Flush();
+}
+
+Clock::Duration ControlChannel::round_trip() const {
+  tcp_info info{};
+  socklen_t length = sizeof(info);
+  if (::getsockopt(socket_.get(), IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return {};
+  return std::chrono::microseconds(info.tcpi_rtt);
 }
 
 }  // namespace godwit

@@ -62,7 +62,13 @@ class ControlChannel {
   // Call at least a few times a second: sends Ping when it is due and notices a silent peer.
   absl::Status Tick();
 
+  // The connection's smoothed round-trip time, as the kernel has it (TCP_INFO); 0 where it has
+  // none.
+  Clock::Duration round_trip() const;
+
   int fd() const { return socket_.get(); }
+  // The peer has closed its end, and all that it sent before has come.
+  bool closed_in_order() const { return end_of_stream_ && inbox_.empty(); }
   bool wants_write() const { return !outbox_.empty(); }
   const std::string& peer() const { return peer_; }
 
@@ -79,6 +85,7 @@ class ControlChannel {
   Clock::Duration last_sent_;
   Clock::Duration last_received_;
   bool peer_closed_ = false;
+  bool end_of_stream_ = false;  // closed by FIN, not by a reset
   absl::Status status_;
 };
 

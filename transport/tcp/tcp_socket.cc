@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -57,14 +58,20 @@ absl::Status BadAddress(absl::string_view text, absl::string_view why) {
 }
 
 // Waits for `events`; false once `deadline` has passed. A deadline in the past looks once.
-absl::StatusOr<bool> PollUntil(int fd, short events, Deadline deadline) {
+bool IsReadable(int fd) {
+  pollfd readable = {fd, POLLIN, 0};
+  return ::poll(&readable, 1, 0) > 0;
+}
+
+// False after `deadline`, or once `cancel_fd` (-1: none) is readable.
+absl::StatusOr<bool> PollUntil(int fd, short events, Deadline deadline, int cancel_fd = -1) {
   while (true) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
     const auto timeout_ms = std::clamp<std::chrono::milliseconds::rep>(
         left.count(), 0, std::numeric_limits<int>::max());
-    pollfd wanted = {fd, events, 0};
-    const int ready = ::poll(&wanted, 1, static_cast<int>(timeout_ms));
-    if (ready > 0) return true;
+    std::array<pollfd, 2> wanted = {{{fd, events, 0}, {cancel_fd, POLLIN, 0}}};
+    const int ready = ::poll(wanted.data(), wanted.size(), static_cast<int>(timeout_ms));
+    if (ready > 0) return wanted[0].revents != 0;
     if (ready == 0 && timeout_ms == 0) return false;
     if (ready < 0 && errno != EINTR) return ErrnoStatus(errno, "poll");
   }
@@ -78,13 +85,14 @@ absl::Status SetBlocking(int fd) {
   return absl::OkStatus();
 }
 
-// 0, or the errno of the attempt; ETIMEDOUT after `deadline`.
-int ConnectOne(int fd, const addrinfo& to, Deadline deadline) {
+// 0, or the errno of the attempt; ETIMEDOUT after `deadline`, ECANCELED once `cancel_fd` (-1: none)
+// is readable.
+int ConnectOne(int fd, const addrinfo& to, Deadline deadline, int cancel_fd) {
   if (::connect(fd, to.ai_addr, to.ai_addrlen) == 0) return 0;
   if (errno != EINPROGRESS) return errno;
-  const absl::StatusOr<bool> connected = PollUntil(fd, POLLOUT, deadline);
+  const absl::StatusOr<bool> connected = PollUntil(fd, POLLOUT, deadline, cancel_fd);
   if (!connected.ok()) return EIO;
-  if (!*connected) return ETIMEDOUT;
+  if (!*connected) return cancel_fd >= 0 && IsReadable(cancel_fd) ? ECANCELED : ETIMEDOUT;
   int error = 0;
   socklen_t length = sizeof(error);
   return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno;
@@ -205,7 +213,8 @@ absl::StatusOr<uint16_t> LocalPort(int socket) {
   return absl::InvalidArgumentError("not a TCP socket");
 }
 
-absl::StatusOr<UniqueFd> ConnectTcp(const TcpAddress& address, std::chrono::milliseconds timeout) {
+absl::StatusOr<UniqueFd> ConnectTcp(const TcpAddress& address, std::chrono::milliseconds timeout,
+                                    int cancel_fd) {
   if (address.port == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("can't connect to ", address.ToString(), ": port 0 is for listening only"));
@@ -222,7 +231,8 @@ absl::StatusOr<UniqueFd> ConnectTcp(const TcpAddress& address, std::chrono::mill
       continue;
     }
     const auto now = steady_clock::now();
-    error = ConnectOne(fd.get(), *at, now + (deadline - now) / addresses_left);
+    error = ConnectOne(fd.get(), *at, now + (deadline - now) / addresses_left, cancel_fd);
+    if (error == ECANCELED) return absl::CancelledError("cancelled");
     if (error != 0) continue;
     GODWIT_RETURN_IF_ERROR(SetBlocking(fd.get()));
     return fd;
