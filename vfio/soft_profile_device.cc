@@ -181,18 +181,29 @@ void SoftProfileDevice::PutTheRest() {
   save_->Finish();
 }
 
-uint64_t SoftProfileDevice::PutDirty() {
+uint64_t SoftProfileDevice::DirtyBytes() const {
+  if (traits_.framing == SoftFraming::kVirtio) return options_.size_bytes;
   const auto now = std::chrono::steady_clock::now();
   const double seconds = std::chrono::duration<double>(now - dirty_since_).count();
-  uint64_t bytes = options_.size_bytes;
-  if (traits_.framing != SoftFraming::kVirtio) {
-    const double dirty = static_cast<double>(options_.dirty_bytes_per_second) * seconds;
-    if (dirty < static_cast<double>(bytes)) bytes = static_cast<uint64_t>(dirty);
-    if (bytes == 0) return 0;
-  }
-  if (!save_->Put({Kind::kData, 0, bytes})) return 0;
-  dirty_since_ = now;
+  const double dirty = static_cast<double>(options_.dirty_bytes_per_second) * seconds;
+  return dirty < static_cast<double>(options_.size_bytes) ? static_cast<uint64_t>(dirty)
+                                                          : options_.size_bytes;
+}
+
+uint64_t SoftProfileDevice::PutDirty() {
+  const uint64_t bytes = DirtyBytes();
+  if (bytes == 0 || !save_->Put({Kind::kData, 0, bytes})) return 0;
+  dirty_since_ = std::chrono::steady_clock::now();
   return bytes;
+}
+
+absl::StatusOr<uint64_t> SoftProfileDevice::StopCopyBytes() {
+  GODWIT_RETURN_IF_ERROR(LookAtStream());
+  if (save_ == nullptr || !image_put_) return options_.size_bytes;
+  const uint64_t unread = save_->pending_bytes();
+  if (state_ == DeviceState::kStopCopy) return unread;
+  if (traits_.precopy_bytes > 0) return unread + options_.size_bytes - traits_.precopy_bytes;
+  return unread + DirtyBytes();
 }
 
 absl::StatusOr<PrecopyInfo> SoftProfileDevice::GetPrecopyInfo(int /*data_fd*/) {

@@ -37,7 +37,7 @@ class SoftProfileDevice final : public Device {
   absl::StatusOr<DeviceState> State() override;
   absl::StatusOr<UniqueFd> SetState(DeviceState wanted) override;
   absl::Status Reset() override;
-  absl::StatusOr<uint64_t> StopCopyBytes() override { return options_.size_bytes; }
+  absl::StatusOr<uint64_t> StopCopyBytes() override;
   absl::StatusOr<PrecopyInfo> GetPrecopyInfo(int data_fd) override;
   absl::StatusOr<std::string> SaveConfig() override;
   absl::Status LoadConfig(absl::string_view config) override;
@@ -53,7 +53,8 @@ class SoftProfileDevice final : public Device {
   absl::Status OpenLoad(UniqueFd& data_fd);
   void PutWholeImage();
   void PutTheRest();
-  uint64_t PutDirty();  // how much of the image
+  uint64_t PutDirty();          // how much of the image
+  uint64_t DirtyBytes() const;  // of it, since the last that was put
   void DropStreams();
   void BecomeRunning();
 
