@@ -65,26 +65,46 @@ absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size
   return absl::OkStatus();
 }
 
+namespace {
+
+absl::StatusOr<UniqueFd> SetStateOf(Device& device, DeviceState wanted) {
+  absl::StatusOr<UniqueFd> stream = device.SetState(wanted);
+  if (stream.ok()) return stream;
+  return Annotate(stream.status(),
+                  absl::StrCat("device ", device.name(), ": to ", DeviceStateName(wanted)));
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted) {
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd stream, SetStateOf(device, wanted));
+  if (stream.valid()) return stream;
+  return absl::FailedPreconditionError(absl::StrCat("device ", device.name(), ": to ",
+                                                    DeviceStateName(wanted),
+                                                    ": it opened no stream for its state"));
+}
+
 absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
                        std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile) {
   if (streams != nullptr) streams->resize(devices.size());
   return ForEachDevice(
       devices.size(),
       [&](size_t i) -> absl::Status {
-        absl::StatusOr<UniqueFd> stream = devices[i]->SetState(wanted);
-        if (!stream.ok()) {
-          return Annotate(stream.status(), absl::StrCat("device ", devices[i]->name(), ": to ",
-                                                        DeviceStateName(wanted)));
-        }
-        if (streams != nullptr) {
-          if (!stream->valid()) {
-            return absl::FailedPreconditionError(
-                absl::StrCat("device ", devices[i]->name(), ": to ", DeviceStateName(wanted),
-                             ": it opened no stream for its state"));
-          }
-          (*streams)[i] = *std::move(stream);
-        }
+        if (streams == nullptr) return SetStateOf(*devices[i], wanted).status();
+        GODWIT_ASSIGN_OR_RETURN((*streams)[i], OpenStream(*devices[i], wanted));
         return absl::OkStatus();
+      },
+      meanwhile);
+}
+
+absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<void()>& meanwhile) {
+  return ForEachDevice(
+      devices.size(),
+      [&](size_t i) -> absl::Status {
+        GODWIT_ASSIGN_OR_RETURN(const DeviceState state, devices[i]->State());
+        return SetStateOf(*devices[i], state == DeviceState::kPreCopy ? DeviceState::kPreCopyP2p
+                                                                      : DeviceState::kRunningP2p)
+            .status();
       },
       meanwhile);
 }
@@ -96,22 +116,22 @@ absl::Status RunAll(const std::vector<Device*>& devices, const std::function<voi
   return SetStates(devices, DeviceState::kRunning, nullptr, meanwhile);
 }
 
+absl::StatusOr<std::string> SaveConfigOf(Device& device) {
+  const std::string where = absl::StrCat("device ", device.name(), ": saving its configuration");
+  absl::StatusOr<std::string> config = device.SaveConfig();
+  if (!config.ok()) return Annotate(config.status(), where);
+  if (config->size() <= kConfigBytesMax) return config;
+  return absl::InvalidArgumentError(absl::StrCat(
+      where, ": it has ", config->size(), " bytes, at most ", kConfigBytesMax, " can be moved"));
+}
+
 absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::string>& configs,
                          const std::function<void()>& meanwhile) {
   configs.resize(devices.size());
   return ForEachDevice(
       devices.size(),
       [&](size_t i) -> absl::Status {
-        const std::string where =
-            absl::StrCat("device ", devices[i]->name(), ": saving its configuration");
-        absl::StatusOr<std::string> config = devices[i]->SaveConfig();
-        if (!config.ok()) return Annotate(config.status(), where);
-        if (config->size() > kConfigBytesMax) {
-          return absl::InvalidArgumentError(absl::StrCat(where, ": it has ", config->size(),
-                                                         " bytes, at most ", kConfigBytesMax,
-                                                         " can be moved"));
-        }
-        configs[i] = *std::move(config);
+        GODWIT_ASSIGN_OR_RETURN(configs[i], SaveConfigOf(*devices[i]));
         return absl::OkStatus();
       },
       meanwhile);

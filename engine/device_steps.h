@@ -3,6 +3,7 @@
 #define GODWIT_ENGINE_DEVICE_STEPS_H_
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 
 #include <functional>
 #include <string>
@@ -19,6 +20,9 @@ namespace godwit {
 absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
                            const std::function<void()>& meanwhile);
 
+// Takes a device to `wanted`, which opens its stream. FailedPrecondition: it opened none.
+absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted);
+
 // Takes every device to `wanted`; its messages name device and states. Streams that the arcs open
 // go to `streams` (one a device) where it isn't null, else are closed.
 absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
@@ -28,7 +32,11 @@ absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
 // stands.
 absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile);
 
-// Each device's configuration, at most kConfigBytesMax of it. REQUIRES: STOP or STOP_COPY
+// The quiescent state that a device goes to from where it runs: PRE_COPY_P2P or RUNNING_P2P.
+absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<void()>& meanwhile);
+
+// A device's configuration, at most kConfigBytesMax of it. REQUIRES: STOP or STOP_COPY
+absl::StatusOr<std::string> SaveConfigOf(Device& device);
 absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::string>& configs,
                          const std::function<void()>& meanwhile);
 

@@ -140,7 +140,7 @@ absl::Status Loader::Finish(const Packet& config) {
                                                    ": it refused the state that it was given"));
   }
   data_fd_.Reset();
-  return Annotate(device_.LoadConfig(*content),
+  return Annotate(load_config_ ? load_config_(*content) : device_.LoadConfig(*content),
                   absl::StrCat("device ", device_.name(), ": loading its configuration failed"));
 }
 

@@ -3,11 +3,14 @@
 #define GODWIT_ENGINE_LOADER_H_
 
 #include <absl/status/status.h>
+#include <absl/strings/string_view.h>
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include "base/notifier.h"
 #include "engine/reorder_window.h"
@@ -38,6 +41,11 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
+  // Before Start(): the config packet's content goes there instead of to the device.
+  void LoadConfigBy(std::function<absl::Status(absl::string_view config)> load_config) {
+    load_config_ = std::move(load_config);
+  }
+
   void Start();
   void Stop();
 
@@ -60,6 +68,7 @@ class Loader {
   const uint32_t packets_a_receipt_;
   const Notifier& progress_;
   const std::unique_ptr<StreamCheck> check_;  // the thread's while it runs
+  std::function<absl::Status(absl::string_view config)> load_config_;
 
   // Owned by the thread while it runs.
   UniqueFd data_fd_;

@@ -39,6 +39,8 @@ absl::string_view SessionPhaseName(SessionPhase phase) {
       return "waiting";
     case SessionPhase::kConnecting:
       return "connecting";
+    case SessionPhase::kPreCopying:
+      return "pre-copying";
     case SessionPhase::kStopping:
       return "stopping";
     case SessionPhase::kStreaming:
@@ -115,8 +117,13 @@ void SessionBase::Cancel() {
 }
 
 SessionProgress SessionBase::progress() const {
-  return {phase_.load(std::memory_order_relaxed), progress_bytes_.load(std::memory_order_relaxed),
-          progress_bytes_total_.load(std::memory_order_relaxed)};
+  SessionProgress progress;
+  progress.phase = phase_.load(std::memory_order_relaxed);
+  progress.downtime_estimate =
+      std::chrono::nanoseconds(progress_downtime_.load(std::memory_order_relaxed));
+  progress.bytes = progress_bytes_.load(std::memory_order_relaxed);
+  progress.bytes_total = progress_bytes_total_.load(std::memory_order_relaxed);
+  return progress;
 }
 
 void SessionBase::SetPhase(SessionPhase phase) {
@@ -125,20 +132,31 @@ void SessionBase::SetPhase(SessionPhase phase) {
 }
 
 absl::Status SessionBase::WaitForEvents(const std::vector<pollfd>& more) {
-  std::vector<pollfd> fds = more;
-  fds.push_back({events_->fd(), POLLIN, 0});
-  fds.push_back({cancel_->fd(), POLLIN, 0});
+  const absl::Status waited = WaitForNews(more);
+  return cancelled() ? absl::CancelledError("cancelled") : waited;
+}
+
+absl::Status SessionBase::WaitForNews(const std::vector<pollfd>& more) {
+  std::vector<pollfd> fds = {{events_->fd(), POLLIN, 0}, {cancel_->fd(), POLLIN, 0}};
   if (channel_ != nullptr) {
     const short writable = channel_->wants_write() ? POLLOUT : 0;
     fds.push_back({channel_->fd(), static_cast<short>(POLLIN | writable), 0});
   }
+  fds.insert(fds.end(), more.begin(), more.end());
   ::poll(fds.data(), fds.size(), kTickMs);
   events_->Clear();
-  if (cancelled()) {
+  if (fds[1].revents != 0) {
     cancel_->Clear();  // who goes on all the same must be able to sleep
     return absl::CancelledError("cancelled");
   }
   return channel_ != nullptr ? channel_->Tick() : absl::OkStatus();
+}
+
+absl::Status SessionBase::Pause(std::chrono::milliseconds time) {
+  pollfd cancel = {cancel_->fd(), POLLIN, 0};
+  if (::poll(&cancel, 1, static_cast<int>(time.count())) <= 0) return absl::OkStatus();
+  cancel_->Clear();
+  return absl::CancelledError("cancelled");
 }
 
 void SessionBase::KeepAlive() {

@@ -48,6 +48,11 @@ class SessionBase {
   // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick
   // is due; then does the tick. An error is the channel's or Cancelled.
   absl::Status WaitForEvents(const std::vector<pollfd>& more = {});
+  // The same for when it is too late to cancel: Cancelled only if Cancel() was called since the
+  // last wait.
+  absl::Status WaitForNews(const std::vector<pollfd>& more = {});
+  // Sleeps for `time`, or until Cancel() is called, which is then an error.
+  absl::Status Pause(std::chrono::milliseconds time);
   // What keeps the channel alive while devices are busy. Its errors show at the next call.
   void KeepAlive();
   // The next message, or nothing now. Abort comes back as an error.
@@ -80,6 +85,7 @@ class SessionBase {
   std::atomic<SessionPhase> phase_{SessionPhase::kConnecting};
   std::atomic<uint64_t> progress_bytes_{0};
   std::atomic<uint64_t> progress_bytes_total_{0};
+  std::atomic<int64_t> progress_downtime_{0};  // an estimate, in ns
 
  private:
   std::atomic<bool> cancelled_{false};

@@ -1,243 +1,71 @@
-// The source's side of a session: docs/wire-format.md, section 4, left column.
+// The source's side of a session from the stop of its devices on: docs/wire-format.md, section 4.
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
-#include <sys/random.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
-#include "engine/buffer_budget.h"
 #include "engine/device_steps.h"
-#include "engine/session_base.h"
-#include "engine/source_worker.h"
-#include "godwit/session.h"
-#include "transport/tcp/tcp_lane.h"
-#include "transport/tcp/tcp_socket.h"
-#include "transport/verbs/verbs_device.h"
+#include "engine/source_impl.h"
 
 namespace godwit {
-
-class SourceSession::Impl final : public SessionBase {
- public:
-  Impl(SourceOptions options, std::vector<Device*> devices, SessionObserver& observer)
-      : SessionBase(std::move(devices), observer), options_(std::move(options)) {}
-
-  SessionReport Run();
-
- private:
-  absl::Status Check() const;
-  absl::Status Connect();
-  absl::Status Greet();
-  absl::Status ExchangeDeviceTables();
-  absl::Status MakeArenaAndLanes();
-  absl::Status MakeTcpLanes();
-  absl::Status MakeVerbsLanes();
-  absl::Status StopDevices();
-  absl::Status Stream();
-  absl::Status TakeReceipts(const control::Receipts& receipts);
-  absl::Status CompareLoaded(const control::Loaded& loaded);
-  absl::Status CheckStillStopped();
-  absl::Status HandOver();
-  absl::Status MoveAll();
-  absl::Status RollBack();
-  void PublishProgress();
-  void FillReport(SessionReport& report) const;
-
-  const SourceOptions options_;
-  std::string session_id_;
-  TransportKind transport_ = TransportKind::kTcp;  // as agreed
-  uint32_t window_packets_ = 0;
-  SourceBudget budget_;
-  LaneLimits lane_limits_;
-
-  std::unique_ptr<VerbsDevice> verbs_device_;
-  std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
-  LaneFactory lane_factory_;
-  std::vector<UniqueFd> streams_;
-  std::vector<std::string> configs_;
-  std::unique_ptr<SourceWorker> worker_;
-
-  std::vector<DeviceReport> device_reports_;
-  bool left_running_ = false;  // a device may have left RUNNING
-  bool committed_ = false;
-  Clock::Duration stopped_at_{0};
-  Clock::Duration stop_copy_at_{0};
-  Clock::Duration loaded_at_{0};
-  Clock::Duration done_at_{0};
-};
-
-absl::Status SourceSession::Impl::Check() const {
-  GODWIT_RETURN_IF_ERROR(CheckMoveTogether(devices_));
-  if (options_.lanes < 1 || options_.lanes > kLanesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(options_.lanes, " lanes, a session has 1 to ", kLanesMax));
-  }
-  if (options_.packet_bytes < 1 || options_.packet_bytes > kPacketBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("packets of ", options_.packet_bytes,
-                                                   " bytes, allowed are 1 to ", kPacketBytesMax));
-  }
-  return CheckRdma(options_.transport, options_.rdma_device);
-}
-
-absl::Status SourceSession::Impl::Connect() {
-  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
-  GODWIT_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTcp(address, options_.connect_timeout));
-  session_id_.resize(kSessionIdBytes);
-  if (::getrandom(session_id_.data(), session_id_.size(), 0) !=
-      static_cast<ssize_t>(session_id_.size())) {
-    return ErrnoStatus(errno, "getrandom");
-  }
-  channel_ = std::make_unique<ControlChannel>(std::move(socket), options_.to,
-                                              /*expect_preface=*/true);
-  return absl::OkStatus();
-}
-
-absl::Status SourceSession::Impl::Greet() {
-  const bool verbs_here =
-      options_.transport == TransportKind::kVerbs ||
-      (options_.transport == TransportKind::kAuto && HasUsableRdmaPort(options_.rdma_device));
-  control::ControlMessage message;
-  control::Hello& hello = *message.mutable_hello();
-  hello.set_software(SoftwareName());
-  hello.set_session_id(session_id_);
-  hello.set_frame_version(kFrameVersion);
-  if (verbs_here) hello.add_transports(control::TRANSPORT_VERBS);
-  if (options_.transport != TransportKind::kVerbs) hello.add_transports(control::TRANSPORT_TCP);
-  hello.set_lanes(options_.lanes);
-  hello.set_packet_bytes(options_.packet_bytes);
-  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
-
-  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
-                          Await(control::ControlMessage::kWelcome, "the target's welcome"));
-  const control::Welcome& welcome = answer.welcome();
-  if (std::find(hello.transports().begin(), hello.transports().end(), welcome.transport()) ==
-      hello.transports().end()) {
-    return absl::InvalidArgumentError("the target chose a transport that was not offered");
-  }
-  if (welcome.window_packets() < kWindowPacketsMin ||
-      welcome.window_packets() > kWindowPacketsMax || welcome.queue_packets() < kQueuePacketsMin ||
-      welcome.queue_packets() > kQueuePacketsMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the target's window of ", welcome.window_packets(), " or queue of ",
-                     welcome.queue_packets(), " packets is out of bounds"));
-  }
-  transport_ =
-      welcome.transport() == control::TRANSPORT_VERBS ? TransportKind::kVerbs : TransportKind::kTcp;
-  window_packets_ = welcome.window_packets();
-  lane_limits_ = {kFrameHeaderBytes, PayloadBytesMax(options_.packet_bytes),
-                  welcome.queue_packets()};
-  return absl::OkStatus();
-}
-
-absl::Status SourceSession::Impl::ExchangeDeviceTables() {
-  control::ControlMessage message;
-  *message.mutable_device_table() = OurDeviceTable();
-  uint64_t bytes_total = 0;
-  for (const auto& row : message.device_table().devices()) bytes_total += row.stop_copy_bytes();
-  progress_bytes_total_.store(bytes_total, std::memory_order_relaxed);
-  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
-  GODWIT_ASSIGN_OR_RETURN(
-      const control::ControlMessage answer,
-      Await(control::ControlMessage::kDeviceTable, "the target's device table"));
-  return CheckDeviceTable(answer.device_table());
-}
-
-absl::Status SourceSession::Impl::MakeArenaAndLanes() {
-  budget_ = PlanSource(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), options_.lanes,
-                       options_.packet_bytes, lane_limits_.queue_packets);
-  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
-  GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs ? MakeVerbsLanes() : MakeTcpLanes());
-  GODWIT_ASSIGN_OR_RETURN(
-      const control::ControlMessage answer,
-      Await(control::ControlMessage::kLaneSetup, "the target's lanes to be ready"));
-  const control::LaneSetup& theirs = answer.lane_setup();
-  if (static_cast<size_t>(theirs.verbs_size()) != verbs_lanes_.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("the target answered ", verbs_lanes_.size(),
-                                                   " queue pairs with ", theirs.verbs_size()));
-  }
-  for (size_t i = 0; i < verbs_lanes_.size(); ++i) {
-    GODWIT_ASSIGN_OR_RETURN(const VerbsEndpoint endpoint,
-                            FromProto(theirs.verbs(static_cast<int>(i))));
-    GODWIT_RETURN_IF_ERROR(verbs_lanes_[i]->Connect(endpoint));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status SourceSession::Impl::MakeTcpLanes() {
-  control::ControlMessage message;
-  message.mutable_lane_setup();
-  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
-  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
-  auto sockets = std::make_shared<std::vector<UniqueFd>>();
-  for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
-    GODWIT_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTcp(address, options_.connect_timeout));
-    TuneLaneSocket(socket.get());
-    const auto preface = LanePreface(session_id_, lane);
-    GODWIT_RETURN_IF_ERROR(
-        WriteAll(socket.get(), {reinterpret_cast<const std::byte*>(preface.data()), preface.size()},
-                 std::chrono::steady_clock::now() + options_.connect_timeout));
-    sockets->push_back(std::move(socket));
-    KeepAlive();
-  }
-  lane_factory_ = [this, sockets](IoRing& ring) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    for (UniqueFd& socket : *sockets) {
-      lanes.push_back(TcpLane::Make(std::move(socket), ring, lane_limits_, LaneRole::kSender,
-                                    absl::StrCat("tcp ", options_.to)));
-    }
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
-  };
-  return absl::OkStatus();
-}
-
-absl::Status SourceSession::Impl::MakeVerbsLanes() {
-  GODWIT_ASSIGN_OR_RETURN(verbs_device_,
-                          VerbsDevice::Open(RdmaOptions(options_.rdma_device), *arena_));
-  control::ControlMessage message;
-  control::LaneSetup& setup = *message.mutable_lane_setup();
-  for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
-    GODWIT_ASSIGN_OR_RETURN(auto made,
-                            VerbsLane::Create(*verbs_device_, LaneRole::kSender, lane_limits_));
-    *setup.add_verbs() = ToProto(made->local());
-    verbs_lanes_.push_back(std::move(made));
-  }
-  lane_factory_ = [this](IoRing& /*ring*/) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    for (auto& lane : verbs_lanes_) lanes.push_back(std::move(lane));
-    verbs_lanes_.clear();
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
-  };
-  return channel_->Send(message);
-}
 
 absl::Status SourceSession::Impl::StopDevices() {
   SetPhase(SessionPhase::kStopping);
   const auto keep_alive = [this] { KeepAlive(); };
+  control::ControlMessage message;
+  message.mutable_stopping();
+  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
   stopped_at_ = Clock::Steady().Now();
-  left_running_ = true;
-  if (devices_.size() > 1) {
-    GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kRunningP2p, nullptr, keep_alive));
+  if (options_.vm.stop_vcpus) {
+    vcpus_stopped_ = true;
+    GODWIT_RETURN_IF_ERROR(Annotate(options_.vm.stop_vcpus(), "stopping the vCPUs"));
   }
-  GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStopCopy, &streams_, keep_alive));
-  return SaveConfigs(devices_, configs_, keep_alive);
+  left_running_ = true;
+  if (devices_.size() > 1) GODWIT_RETURN_IF_ERROR(Quiesce(devices_, keep_alive));
+  stop_copy_at_ = Clock::Steady().Now();
+  return ForEachDevice(
+      devices_.size(), [this](size_t i) { return ToStopCopy(i); }, keep_alive);
+}
+
+// Each stream goes on as soon as its own device is there; what the others still do is no loss.
+absl::Status SourceSession::Impl::ToStopCopy(size_t device) {
+  Device& stopping = *devices_[device];
+  if (watches_[device] == nullptr) {
+    GODWIT_ASSIGN_OR_RETURN(UniqueFd stream, OpenStream(stopping, DeviceState::kStopCopy));
+    worker_->Open(device, std::move(stream), DeviceState::kStopCopy, nullptr);
+  } else {
+    const std::string where = absl::StrCat("device ", stopping.name(), ": to STOP_COPY");
+    const absl::StatusOr<UniqueFd> stream = stopping.SetState(DeviceState::kStopCopy);
+    if (!stream.ok()) return Annotate(stream.status(), where);
+    if (stream->valid()) {
+      return absl::DataLossError(absl::StrCat(
+          where, ": it begins a new stream, so it was reset since it went to PRE_COPY"));
+    }
+    worker_->EnterStopCopy(device);
+  }
+  GODWIT_ASSIGN_OR_RETURN(std::string config, SaveConfig(device));
+  worker_->SetConfig(device, std::move(config));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> SourceSession::Impl::SaveConfig(size_t device) {
+  if (!options_.vm.save_config) return SaveConfigOf(*devices_[device]);
+  const std::string where =
+      absl::StrCat("device ", devices_[device]->name(), ": the VMM's saving of its configuration");
+  absl::StatusOr<std::string> config = options_.vm.save_config(device);
+  if (!config.ok()) return Annotate(config.status(), where);
+  if (config->size() <= kConfigBytesMax) return config;
+  return absl::InvalidArgumentError(absl::StrCat(where, ": ", config->size(), " bytes, at most ",
+                                                 kConfigBytesMax, " can be moved"));
 }
 
 absl::Status SourceSession::Impl::Stream() {
   SetPhase(SessionPhase::kStreaming);
-  stop_copy_at_ = Clock::Steady().Now();
-  std::vector<SourceWorker::Stream> streams(devices_.size());
-  for (size_t i = 0; i < devices_.size(); ++i) {
-    streams[i] = {devices_[i]->name(), std::move(streams_[i]), configs_[i]};
-  }
-  const SourceWorker::Limits limits = {options_.packet_bytes, budget_.chain_packets,
-                                       window_packets_, lane_limits_.queue_packets, options_.lanes};
-  GODWIT_ASSIGN_OR_RETURN(worker_,
-                          SourceWorker::Make(std::move(streams), limits, *arena_, events()));
-  GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
-
+  progress_at_ = Clock::Steady().Now();
   while (true) {
     GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
     if (message.has_value()) {
@@ -259,21 +87,37 @@ absl::Status SourceSession::Impl::Stream() {
       }
     }
     if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(CheckProgress());
     PublishProgress();
     GODWIT_RETURN_IF_ERROR(WaitForEvents());
   }
 }
 
+// A VM that stands still must not wait for ever for a target that lives and does nothing.
+absl::Status SourceSession::Impl::CheckProgress() {
+  if (Clock::Steady().Now() - progress_at_ <= options_.progress_timeout) return absl::OkStatus();
+  return absl::DeadlineExceededError(
+      absl::StrCat("nothing more was loaded at the target for ", options_.progress_timeout.count(),
+                   " ms, though it answers: is its device, or ours, stuck?"));
+}
+
 absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts) {
   if (static_cast<uint32_t>(receipts.lane_packets_size()) != options_.lanes ||
-      static_cast<size_t>(receipts.device_packets_size()) != devices_.size()) {
+      static_cast<size_t>(receipts.device_packets_size()) != devices_.size() ||
+      static_cast<size_t>(receipts.device_bytes_size()) != devices_.size()) {
     return absl::InvalidArgumentError("the target's receipts are for other lanes and devices");
   }
   for (int i = 0; i < receipts.lane_packets_size(); ++i) {
     worker_->PutLaneReceipt(static_cast<size_t>(i), receipts.lane_packets(i));
   }
   for (int i = 0; i < receipts.device_packets_size(); ++i) {
-    worker_->PutLoaded(static_cast<size_t>(i), receipts.device_packets(i));
+    const auto device = static_cast<size_t>(i);
+    worker_->PutLoaded(device, receipts.device_packets(i));
+    if (receipts.device_packets(i) != loaded_packets_[device]) {
+      progress_at_ = Clock::Steady().Now();
+    }
+    loaded_packets_[device] = receipts.device_packets(i);
+    loaded_bytes_[device] = receipts.device_bytes(i);
   }
   worker_->Wake();
   return absl::OkStatus();
@@ -301,52 +145,6 @@ absl::Status SourceSession::Impl::CompareLoaded(const control::Loaded& loaded) {
   return absl::OkStatus();
 }
 
-// A device that was reset behind our back runs: what the target has is not its state any more.
-absl::Status SourceSession::Impl::CheckStillStopped() {
-  return ForEachDevice(
-      devices_.size(),
-      [this](size_t i) -> absl::Status {
-        const std::string where = absl::StrCat("device ", devices_[i]->name());
-        const absl::StatusOr<DeviceState> state = devices_[i]->State();
-        if (!state.ok()) return Annotate(state.status(), where);
-        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
-        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
-                                                ", though nobody took it out of STOP_COPY"));
-      },
-      [this] { KeepAlive(); });
-}
-
-absl::Status SourceSession::Impl::HandOver() {
-  SetPhase(SessionPhase::kHandingOver);
-  worker_->Stop();
-  GODWIT_RETURN_IF_ERROR(CheckStillStopped());
-  GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }));
-  // Only receipts can be on the way now. Above all no Done: it would be taken for the answer.
-  while (true) {
-    GODWIT_ASSIGN_OR_RETURN(const auto early, Receive());
-    if (!early.has_value()) break;
-    if (!early->has_receipts()) return OutOfTurn(*early);
-  }
-  control::ControlMessage message;
-  message.mutable_commit();
-  // From here on the target may run: the source never resumes by itself.
-  committed_ = true;
-  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
-  while (true) {
-    GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> answer, Receive());
-    if (answer.has_value()) {
-      if (answer->has_done()) break;
-      if (!answer->has_receipts()) return OutOfTurn(*answer);
-      continue;  // sent before it had our Commit
-    }
-    const absl::Status waited = WaitForEvents();
-    // Too late to cancel: the answer decides.
-    if (!waited.ok() && !absl::IsCancelled(waited)) return waited;
-  }
-  done_at_ = Clock::Steady().Now();
-  return absl::OkStatus();
-}
-
 absl::Status SourceSession::Impl::MoveAll() {
   GODWIT_RETURN_IF_ERROR(Check());
   GODWIT_RETURN_IF_ERROR(MakeNotifiers());
@@ -355,17 +153,11 @@ absl::Status SourceSession::Impl::MoveAll() {
   GODWIT_RETURN_IF_ERROR(Greet());
   GODWIT_RETURN_IF_ERROR(ExchangeDeviceTables());
   GODWIT_RETURN_IF_ERROR(MakeArenaAndLanes());
+  GODWIT_RETURN_IF_ERROR(StartWorker());
+  GODWIT_RETURN_IF_ERROR(PreCopy());
   GODWIT_RETURN_IF_ERROR(StopDevices());
   GODWIT_RETURN_IF_ERROR(Stream());
   return HandOver();
-}
-
-// Puts every device back to RUNNING.
-absl::Status SourceSession::Impl::RollBack() {
-  if (worker_ != nullptr) worker_->Stop();
-  streams_.clear();
-  if (!left_running_) return absl::OkStatus();
-  return PutBackToRunning(devices_, observer_, [this] { KeepAlive(); });
 }
 
 SessionReport SourceSession::Impl::Run() {
@@ -375,16 +167,17 @@ SessionReport SourceSession::Impl::Run() {
   absl::Status status = MoveAll();
   if (status.ok()) {
     report.outcome = SessionOutcome::kDone;
-  } else if (committed_) {
+  } else if (committed_ && !target_rolled_back_) {
     report.outcome = SessionOutcome::kInDoubt;
     status = Annotate(status,
                       "contact was lost after the target was told to run the devices; they stay "
                       "stopped here: look at the target before you resume either side");
   } else {
     // The devices come first: whatever the peer may still have to say, a VM waits for them.
-    SendAbort(status);
+    if (!committed_) SendAbort(status);
     const absl::Status rolled_back = RollBack();
-    status = WithRollBack(PreferPeersReason(std::move(status)), rolled_back);
+    if (committed_) SendForget();
+    status = WithRollBack(committed_ ? status : PreferPeersReason(status), rolled_back);
     Linger();
     report.outcome = SessionOutcome::kRolledBack;
   }
@@ -432,8 +225,10 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
   }
   if (report.outcome == SessionOutcome::kDone) {
     report.downtime = done_at_ - stopped_at_;
-    report.stream_time = loaded_at_ - stop_copy_at_;
+    report.stream_time = loaded_at_ - (precopy_at_.count() > 0 ? precopy_at_ : stop_copy_at_);
   }
+  report.precopy_time = precopy_time_;
+  report.switchover = switchover_;
   if (arena_ != nullptr) {
     report.arena_backing = arena_->backing_name();
     report.arena_bytes = arena_->size_bytes();

@@ -6,44 +6,98 @@
 #include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "engine/buffer_budget.h"
 
 namespace godwit {
 
-absl::StatusOr<std::unique_ptr<SourceWorker>> SourceWorker::Make(std::vector<Stream> streams,
+absl::StatusOr<std::unique_ptr<SourceWorker>> SourceWorker::Make(std::vector<std::string> names,
                                                                  const Limits& limits, Arena& arena,
                                                                  const Notifier& events) {
   GODWIT_ASSIGN_OR_RETURN(Notifier inbox, Notifier::Create());
   return std::unique_ptr<SourceWorker>(
-      new SourceWorker(std::move(streams), limits, arena, std::move(inbox), events));
+      new SourceWorker(std::move(names), limits, arena, std::move(inbox), events));
 }
 
-SourceWorker::SourceWorker(std::vector<Stream> streams, const Limits& limits, Arena& arena,
+SourceWorker::SourceWorker(std::vector<std::string> names, const Limits& limits, Arena& arena,
                            Notifier inbox, const Notifier& events)
     : WorkerBase(arena, std::move(inbox), events),
       limits_(limits),
-      streams_(std::move(streams)),
-      devices_(streams_.size()),
+      names_(std::move(names)),
+      devices_(names_.size()),
+      orders_(names_.size()),
       lane_receipts_(limits.lanes),
-      device_loaded_(streams_.size()),
-      device_counters_(streams_.size()),
+      device_loaded_(names_.size()),
+      device_counters_(names_.size()),
       lane_counters_(limits.lanes) {}
 
 absl::Status SourceWorker::SetUp() {
   lane_slots_.clear();
   for (size_t i = 0; i < lanes().size(); ++i) lane_slots_.emplace_back(limits_.queue_packets);
-  for (size_t i = 0; i < streams_.size(); ++i) {
-    devices_[i].reader = std::make_unique<StateReader>(
-        static_cast<uint16_t>(i), streams_[i].name, std::move(streams_[i].data_fd),
-        limits_.packet_bytes, limits_.chain_packets, ring(), arena());
-  }
   return absl::OkStatus();
+}
+
+void SourceWorker::Order(size_t device, const std::function<void(Orders&)>& put) {
+  {
+    MutexLock lock(orders_mutex_);
+    put(orders_[device]);
+    orders_wait_.store(true, std::memory_order_relaxed);
+  }
+  Wake();
+}
+
+void SourceWorker::Open(size_t device, UniqueFd data_fd, DeviceState state,
+                        const Notifier* when_dry) {
+  Order(device, [&](Orders& orders) {
+    orders.data_fd = std::move(data_fd);
+    orders.state = state;
+    orders.when_dry = when_dry;
+  });
+}
+
+void SourceWorker::ReadAgain(size_t device) {
+  Order(device, [](Orders& orders) { orders.read_again = true; });
+}
+
+void SourceWorker::EnterStopCopy(size_t device) {
+  GODWIT_DCHECK(reads_held());
+  Order(device, [](Orders& orders) { orders.enter_stop_copy = true; });
+}
+
+void SourceWorker::SetConfig(size_t device, std::string config) {
+  Order(device, [&](Orders& orders) { orders.config = std::move(config); });
+}
+
+void SourceWorker::HoldReads() {
+  hold_reads_.store(true, std::memory_order_relaxed);
+  Wake();
+}
+
+void SourceWorker::TakeOrders() {
+  if (!orders_wait_.load(std::memory_order_relaxed)) return;
+  MutexLock lock(orders_mutex_);
+  orders_wait_.store(false, std::memory_order_relaxed);
+  for (size_t i = 0; i < orders_.size(); ++i) {
+    Orders& orders = orders_[i];
+    DeviceSlot& device = devices_[i];
+    if (orders.data_fd.valid()) {
+      device.when_dry = orders.when_dry;
+      device.reader = std::make_unique<StateReader>(
+          static_cast<uint16_t>(i), names_[i], std::move(orders.data_fd), limits_.packet_bytes,
+          limits_.chain_packets, ring(), arena(), orders.state);
+    }
+    if (orders.config.has_value()) device.config = std::exchange(orders.config, std::nullopt);
+    if (device.reader == nullptr) continue;
+    if (std::exchange(orders.enter_stop_copy, false)) device.reader->EnterStopCopy();
+    if (std::exchange(orders.read_again, false)) device.reader->ReadAgain();
+  }
 }
 
 // HOT PATH from here to PickLane.
 absl::StatusOr<bool> SourceWorker::Step() {
+  TakeOrders();
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
   GODWIT_ASSIGN_OR_RETURN(bool worked, PumpReaders());
   GODWIT_ASSIGN_OR_RETURN(const bool sent, SendPackets());
@@ -74,7 +128,7 @@ absl::Status SourceWorker::TakeReceipts() {
     const uint32_t loaded = device_loaded_[i].load(std::memory_order_relaxed);
     if (loaded > device_counters_[i].packets.load(std::memory_order_relaxed)) {
       return absl::InvalidArgumentError(absl::StrCat("the target claims to have loaded ", loaded,
-                                                     " packets of device ", streams_[i].name,
+                                                     " packets of device ", names_[i],
                                                      ", more than were sent"));
     }
     devices_[i].loaded_packets = std::max(devices_[i].loaded_packets, loaded);
@@ -86,19 +140,48 @@ absl::StatusOr<bool> SourceWorker::PumpReaders() {
   bool worked = false;
   for (size_t i = 0; i < devices_.size(); ++i) {
     DeviceSlot& device = devices_[i];
+    if (device.reader == nullptr) continue;
     if (!device.reader->status().ok()) return device.reader->status();
-    worked |= device.reader->Pump();
-    if (device.config_made || !device.reader->finished()) continue;
+    worked |= PumpReader(i);
+    if (device.config_made || !device.config.has_value() || !device.reader->finished()) continue;
     Buffer buffer = arena().TryAcquire();
     if (!buffer) continue;  // a receipt will free one
-    device.config_packet = device.reader->MakeConfigPacket(streams_[i].config, std::move(buffer));
+    device.config_packet = device.reader->MakeConfigPacket(*device.config, std::move(buffer));
     device.config_made = true;
     worked = true;
   }
+  NoteHeld();
   return worked;
 }
 
+bool SourceWorker::PumpReader(size_t i) {
+  DeviceSlot& device = devices_[i];
+  StateReader& reader = *device.reader;
+  DeviceCounters& counters = device_counters_[i];
+  counters.read_bytes.store(reader.stream_bytes(), std::memory_order_relaxed);
+  counters.read_packets.store(reader.packets(), std::memory_order_relaxed);
+  const bool dry = reader.dry() && reader.idle();
+  if (dry && !device.was_dry) {
+    counters.times_dry.fetch_add(1, std::memory_order_release);
+    if (device.when_dry != nullptr) device.when_dry->Notify();
+  }
+  if (dry != device.was_dry) counters.dry.store(dry, std::memory_order_relaxed);
+  device.was_dry = dry;
+  if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return false;
+  return reader.Pump();
+}
+
+void SourceWorker::NoteHeld() {
+  if (!hold_reads_.load(std::memory_order_relaxed) || reads_held()) return;
+  for (const DeviceSlot& device : devices_) {
+    if (device.reader != nullptr && device.reader->in_pre_copy() && !device.reader->idle()) return;
+  }
+  reads_held_.store(true, std::memory_order_release);
+  events().Notify();
+}
+
 bool SourceWorker::MayTake(DeviceSlot& device) {
+  if (device.reader == nullptr) return false;
   if (!device.reader->has_packet() && !device.config_packet.has_value()) return false;
   const uint32_t next_index = device.config_packet.has_value() ? device.config_packet->header.index
                                                                : device.reader->front_index();

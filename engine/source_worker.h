@@ -2,14 +2,18 @@
 #ifndef GODWIT_ENGINE_SOURCE_WORKER_H_
 #define GODWIT_ENGINE_SOURCE_WORKER_H_
 
+#include <absl/base/thread_annotations.h>
+
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/fixed_queue.h"
+#include "base/mutex.h"
 #include "engine/state_reader.h"
 #include "engine/worker_base.h"
 
@@ -18,14 +22,14 @@ namespace godwit {
 // Reads every device's stream, numbers and sends the packets, and keeps each until the target's
 // receipt for it.
 //
-// Ownership, Threads, Blocking, Errors: as WorkerBase. Owns the data_fds.
+// A device's life here: Open() in PRE_COPY, then reads until it is dry and ReadAgain() for more,
+// HoldReads(), EnterStopCopy(); or just Open() in STOP_COPY. SetConfig() before the stream can be
+// closed by its config packet.
+//
+// Ownership, Threads, Blocking, Errors: as WorkerBase. Owns the data_fds. The calls that give a
+// device's orders come from any thread.
 class SourceWorker final : public WorkerBase {
  public:
-  struct Stream {
-    std::string name;    // for messages
-    UniqueFd data_fd;    // in STOP_COPY
-    std::string config;  // at most kConfigBytesMax
-  };
   struct Limits {
     size_t packet_bytes = 0;
     uint32_t chain_packets = 0;
@@ -38,16 +42,38 @@ class SourceWorker final : public WorkerBase {
     std::atomic<uint64_t> bytes{0};
     std::atomic<uint32_t> packets{0};
     std::atomic<uint32_t> stream_crc{0};  // of the whole stream, once all_sent()
+    std::atomic<uint64_t> read_bytes{0};
+    std::atomic<uint32_t> read_packets{0};
+    // Times that the stream ran dry in PRE_COPY. Release, covering what was read; acquire by who
+    // asks for more.
+    std::atomic<uint64_t> times_dry{0};
+    std::atomic<bool> dry{false};  // now
   };
   struct LaneCounters {
     std::atomic<uint64_t> bytes{0};  // payload
     std::atomic<uint64_t> packets{0};
   };
 
-  static absl::StatusOr<std::unique_ptr<SourceWorker>> Make(std::vector<Stream> streams,
+  // `names` are the devices', for messages.
+  static absl::StatusOr<std::unique_ptr<SourceWorker>> Make(std::vector<std::string> names,
                                                             const Limits& limits, Arena& arena,
                                                             const Notifier& events);
   ~SourceWorker() override { Stop(); }
+
+  // The device is in `state`, PRE_COPY or STOP_COPY, and this is its stream. `when_dry`, where it
+  // isn't null, is notified each time that the stream runs dry in PRE_COPY, and outlives the
+  // worker.
+  void Open(size_t device, UniqueFd data_fd, DeviceState state, const Notifier* when_dry);
+  // A dry stream may have something again.
+  void ReadAgain(size_t device);
+  // From now on no stream in PRE_COPY is read; reads_held() once no such read is in flight, of
+  // which `events` is notified. A driver may take its time with the read that it has.
+  void HoldReads();
+  bool reads_held() const { return reads_held_.load(std::memory_order_acquire); }
+  // REQUIRES: reads_held(), and the device has gone from PRE_COPY to STOP_COPY.
+  void EnterStopCopy(size_t device);
+  // At most kConfigBytesMax.
+  void SetConfig(size_t device, std::string config);
 
   // Receipts from the peer, cumulative and unchecked: the worker refuses those that lie. Any
   // number; call Wake() after a batch.
@@ -65,10 +91,22 @@ class SourceWorker final : public WorkerBase {
 
  private:
   struct DeviceSlot {
-    std::unique_ptr<StateReader> reader;
+    std::unique_ptr<StateReader> reader;  // once there is a stream
+    const Notifier* when_dry = nullptr;
+    bool was_dry = false;
+    std::optional<std::string> config;
     std::optional<Packet> config_packet;
     bool config_made = false;
     uint32_t loaded_packets = 0;
+  };
+  // What the session wants of a device, until the worker takes it.
+  struct Orders {
+    UniqueFd data_fd;
+    DeviceState state = DeviceState::kStopCopy;
+    const Notifier* when_dry = nullptr;
+    bool read_again = false;
+    bool enter_stop_copy = false;
+    std::optional<std::string> config;
   };
   struct LaneSlot {
     explicit LaneSlot(uint32_t queue_packets) : unreceipted(queue_packets) {}
@@ -83,7 +121,7 @@ class SourceWorker final : public WorkerBase {
     }
   };
 
-  SourceWorker(std::vector<Stream> streams, const Limits& limits, Arena& arena, Notifier inbox,
+  SourceWorker(std::vector<std::string> names, const Limits& limits, Arena& arena, Notifier inbox,
                const Notifier& events);
   absl::Status SetUp() override;
   absl::StatusOr<bool> Step() override;
@@ -91,8 +129,12 @@ class SourceWorker final : public WorkerBase {
   bool Idle() override;
   void TearDown() override;
 
+  void Order(size_t device, const std::function<void(Orders&)>& put);
+  void TakeOrders();
   absl::Status TakeReceipts();
   absl::StatusOr<bool> PumpReaders();
+  bool PumpReader(size_t device);
+  void NoteHeld();
   absl::StatusOr<bool> SendPackets();
   bool CollectSent();
   absl::Status CheckLanes();
@@ -104,10 +146,16 @@ class SourceWorker final : public WorkerBase {
   int PickLane() const;
 
   const Limits limits_;
-  std::vector<Stream> streams_;
+  const std::vector<std::string> names_;
   std::vector<DeviceSlot> devices_;
   std::vector<LaneSlot> lane_slots_;
   size_t next_device_ = 0;
+
+  Mutex orders_mutex_;
+  std::vector<Orders> orders_ ABSL_GUARDED_BY(orders_mutex_);
+  std::atomic<bool> orders_wait_{false};  // relaxed, a hint: the mutex orders what it is about
+  std::atomic<bool> hold_reads_{false};   // relaxed: the notifier orders it
+  std::atomic<bool> reads_held_{false};   // release by the worker, acquire by reads_held()
 
   // Written by the session's thread, read by the worker. Relaxed: the notifier orders them, and an
   // old value only delays.

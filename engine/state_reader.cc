@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include <utility>
 
@@ -25,27 +26,42 @@ bool IsPolledWell(int fd) {
 }  // namespace
 
 StateReader::StateReader(uint16_t device, std::string name, UniqueFd data_fd, size_t packet_bytes,
-                         uint32_t chain_packets, IoRing& ring, Arena& arena)
+                         uint32_t chain_packets, IoRing& ring, Arena& arena, DeviceState state)
     : device_(device),
       name_(std::move(name)),
       data_fd_(std::move(data_fd)),
       packet_bytes_(packet_bytes),
       chain_packets_(chain_packets),
-      always_async_(!IsPolledWell(data_fd_.get())),
+      polled_well_(IsPolledWell(data_fd_.get())),
       ring_(ring),
       arena_(arena),
       chain_(chain_packets),
-      ready_(size_t{2} * chain_packets) {
+      ready_(size_t{2} * chain_packets),
+      state_(state) {
   GODWIT_CHECK(packet_bytes <= arena.payload_bytes_max());
-  // With O_NONBLOCK io_uring would say EAGAIN instead of waiting for the device.
-  const int flags = ::fcntl(data_fd_.get(), F_GETFL);
-  if (flags >= 0) ::fcntl(data_fd_.get(), F_SETFL, flags & ~O_NONBLOCK);
+  SetNonBlocking(state != DeviceState::kStopCopy);
 }
 
 StateReader::~StateReader() { GODWIT_CHECK(idle()); }
 
+// In PRE_COPY a driver that honours O_NONBLOCK (mlx5) would else hold a read until its device has
+// something, and the switchover with it. In STOP_COPY waiting is what is wanted.
+void StateReader::SetNonBlocking(bool on) {
+  const int flags = ::fcntl(data_fd_.get(), F_GETFL);
+  if (flags >= 0) {
+    ::fcntl(data_fd_.get(), F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+  }
+}
+
+void StateReader::EnterStopCopy() {
+  GODWIT_CHECK(idle());
+  SetNonBlocking(false);
+  state_ = DeviceState::kStopCopy;
+  dry_ = false;
+}
+
 bool StateReader::Pump() {
-  if (!idle() || ended_ || cancelled_ || !status_.ok() || ready_.free() < chain_packets_) {
+  if (!idle() || dry_ || ended_ || cancelled_ || !status_.ok() || ready_.free() < chain_packets_) {
     return false;
   }
   for (uint32_t i = 0; i < chain_packets_; ++i) {
@@ -69,7 +85,13 @@ bool StateReader::Pump() {
     }
     // HARDLINK, unlike LINK, goes on after a short read.
     if (i + 1 < reads) sqe->flags |= IOSQE_IO_HARDLINK;
-    if (always_async_) sqe->flags |= IOSQE_ASYNC;
+    if (!polled_well_) {
+      sqe->flags |= IOSQE_ASYNC;
+    } else if (in_pre_copy()) {
+      // Of a file that it can poll io_uring takes no notice of O_NONBLOCK; of others it does, and
+      // would refuse this flag.
+      sqe->rw_flags = RWF_NOWAIT;
+    }
     ring_.Attach(sqe, this);
     chain_.Push(std::move(buffer));
   }
@@ -81,14 +103,17 @@ void StateReader::OnComplete(int result) {
   // A hard-linked chain runs on after the end and after an error. Nothing of that counts: a retry
   // after an error can "succeed" on a stream with a hole.
   if (ended_ || cancelled_ || !status_.ok()) return;
-  switch (ClassifyRead(result, DeviceState::kStopCopy)) {
+  const ReadOutcome outcome = ClassifyRead(result, state_);
+  // What the last read of a chain says counts: data may come in between.
+  dry_ = outcome == ReadOutcome::kNothingNow && state_ != DeviceState::kStopCopy;
+  switch (outcome) {
     case ReadOutcome::kData:
       TakeData(std::move(buffer), static_cast<size_t>(result));
       return;
     case ReadOutcome::kEnd:
       ended_ = true;
       return;
-    case ReadOutcome::kNothingNow:  // read again with the next chain
+    case ReadOutcome::kNothingNow:  // in STOP_COPY it is read again with the next chain
       return;
     case ReadOutcome::kCancelled:
       cancelled_ = true;

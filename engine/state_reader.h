@@ -12,6 +12,7 @@
 #include "base/fixed_queue.h"
 #include "base/io_ring.h"
 #include "engine/packet.h"
+#include "godwit/device.h"
 #include "godwit/unique_fd.h"
 
 namespace godwit {
@@ -28,17 +29,25 @@ namespace godwit {
 class StateReader final : IoRing::Op {
  public:
   // `device` is the number in packets; `name` is for messages. `chain_packets` reads a chain of at
-  // most `packet_bytes` each.
+  // most `packet_bytes` each. `state` is the device's: PRE_COPY or STOP_COPY.
   StateReader(uint16_t device, std::string name, UniqueFd data_fd, size_t packet_bytes,
-              uint32_t chain_packets, IoRing& ring, Arena& arena);
+              uint32_t chain_packets, IoRing& ring, Arena& arena,
+              DeviceState state = DeviceState::kStopCopy);
   // REQUIRES: idle()
   ~StateReader();
   StateReader(const StateReader&) = delete;
   StateReader& operator=(const StateReader&) = delete;
 
-  // Starts the next chain if the last one is done, the stream goes on, there are free buffers and
-  // the packets of the last chain but one have been popped. Returns whether it did.
+  // Starts the next chain if the last one is done, the stream goes on and isn't dry, there are free
+  // buffers and the packets of the last chain but one have been popped. Returns whether it did.
   bool Pump();
+
+  bool in_pre_copy() const { return state_ != DeviceState::kStopCopy; }
+  // In PRE_COPY the last chain ended with "nothing now": nothing is read before ReadAgain().
+  bool dry() const { return dry_; }
+  void ReadAgain() { dry_ = false; }
+  // The device is in STOP_COPY now; the stream goes on where it was. REQUIRES: idle()
+  void EnterStopCopy();
 
   bool has_packet() const { return !ready_.empty(); }
   // The index of the packet that PopPacket() would give. REQUIRES: has_packet()
@@ -66,6 +75,7 @@ class StateReader final : IoRing::Op {
 
  private:
   void OnComplete(int result) override;
+  void SetNonBlocking(bool on);
   void TakeData(Buffer buffer, size_t bytes);
 
   const uint16_t device_;
@@ -73,7 +83,7 @@ class StateReader final : IoRing::Op {
   const UniqueFd data_fd_;
   const size_t packet_bytes_;
   const uint32_t chain_packets_;
-  const bool always_async_;
+  const bool polled_well_;
   IoRing& ring_;
   Arena& arena_;
 
@@ -82,6 +92,8 @@ class StateReader final : IoRing::Op {
   uint64_t stream_bytes_ = 0;
   uint32_t stream_crc_ = 0;
   uint32_t next_index_ = 0;
+  DeviceState state_;
+  bool dry_ = false;
   bool ended_ = false;
   bool cancelled_ = false;
   absl::Status status_;

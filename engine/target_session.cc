@@ -1,4 +1,4 @@
-// The target's side of a session: docs/wire-format.md, section 4, right column.
+// The target's side of a session while frames flow: docs/wire-format.md, section 4, steps 7 and 8.
 
 #include <absl/strings/str_cat.h>
 
@@ -7,308 +7,20 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
-#include "engine/buffer_budget.h"
 #include "engine/device_steps.h"
-#include "engine/loader.h"
-#include "engine/session_base.h"
-#include "engine/target_worker.h"
-#include "godwit/session.h"
-#include "transport/rendezvous.h"
-#include "transport/tcp/tcp_lane.h"
-#include "transport/verbs/verbs_device.h"
+#include "engine/target_impl.h"
 
 namespace godwit {
-namespace {
-
-// How long a peer that has shown our preface may take to say Hello, and its lanes to come.
-constexpr std::chrono::seconds kHelloTimeout{2};
-constexpr std::chrono::seconds kLanesTimeout{8};
-
-}  // namespace
-
-class TargetSession::Impl final : public SessionBase {
- public:
-  Impl(TargetOptions options, std::vector<Device*> devices, SessionObserver& observer)
-      : SessionBase(std::move(devices), observer), options_(std::move(options)) {}
-
-  SessionReport Run();
-
- private:
-  absl::Status Listen();
-  absl::Status WaitForPeer();
-  absl::StatusOr<control::Hello> AwaitHello();
-  absl::Status Welcome(const control::Hello& hello);
-  absl::StatusOr<TransportKind> ChooseTransport(const control::Hello& hello) const;
-  absl::Status ExchangeDeviceTables();
-  absl::Status Resume();
-  absl::Status MakeLanes();
-  absl::Status AcceptTcpLanes();
-  absl::Status MakeVerbsLanes(const control::LaneSetup& theirs, control::LaneSetup& ours);
-  absl::Status Load();
-  bool AllLoaded() const;
-  absl::Status LoaderFailure() const;
-  absl::Status SendReceipts();
-  absl::Status SendLoaded();
-  absl::Status HandOver();
-  absl::Status MoveAll();
-  absl::Status RollBack();
-  void PublishProgress();
-  void FillReport(SessionReport& report) const;
-
-  const TargetOptions options_;
-  std::unique_ptr<Rendezvous> rendezvous_;
-  std::string session_id_;
-  TransportKind transport_ = TransportKind::kTcp;  // as agreed
-  uint32_t lane_count_ = 0;
-  size_t packet_bytes_ = 0;
-  TargetBudget budget_;
-  LaneLimits lane_limits_;
-
-  std::unique_ptr<VerbsDevice> verbs_device_;
-  std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
-  LaneFactory lane_factory_;
-  std::vector<UniqueFd> streams_;
-  std::vector<std::unique_ptr<ReorderWindow>> windows_;
-  std::vector<std::unique_ptr<Loader>> loaders_;
-  std::unique_ptr<TargetWorker> worker_;
-
-  bool resuming_ = false;  // a device may have left RUNNING
-  bool committed_ = false;
-  control::Receipts last_receipts_;
-  Clock::Duration connected_at_{0};
-  Clock::Duration ready_at_{0};
-  Clock::Duration loaded_at_{0};
-  Clock::Duration done_at_{0};
-};
-
-absl::Status TargetSession::Impl::Listen() {
-  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.listen));
-  GODWIT_ASSIGN_OR_RETURN(rendezvous_, Rendezvous::Listen(address, [this](const std::string& line) {
-                            observer_.OnNote(Printable(line));
-                          }));
-  observer_.OnListening(address.host, rendezvous_->port());
-  return absl::OkStatus();
-}
-
-// Until a peer has said a Hello that we can make sense of, nothing that comes to the port ends the
-// session: but a Godwit of another version does, since that is the real peer, wrongly installed.
-absl::Status TargetSession::Impl::WaitForPeer() {
-  SetPhase(SessionPhase::kWaiting);
-  while (true) {
-    GODWIT_ASSIGN_OR_RETURN(std::optional<Rendezvous::Arrival> arrival, rendezvous_->Next());
-    if (!arrival.has_value()) {
-      std::vector<pollfd> fds;
-      rendezvous_->AddPollFds(fds);
-      GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
-      continue;
-    }
-    if (arrival->kind != PrefaceKind::kControl) {
-      observer_.OnNote(absl::StrCat("turned away ", arrival->peer, ": a lane of no session here"));
-      continue;
-    }
-    channel_ = std::make_unique<ControlChannel>(std::move(arrival->socket), arrival->peer,
-                                                /*expect_preface=*/false);
-    connected_at_ = Clock::Steady().Now();
-    const absl::StatusOr<control::Hello> hello = AwaitHello();
-    if (hello.ok()) {
-      SetPhase(SessionPhase::kConnecting);
-      session_id_ = hello->session_id();
-      return Welcome(*hello);
-    }
-    channel_.reset();
-    if (absl::IsCancelled(hello.status())) return hello.status();
-    observer_.OnNote(absl::StrCat("turned away ", arrival->peer, ": ", hello.status().message()));
-  }
-}
-
-absl::StatusOr<control::Hello> TargetSession::Impl::AwaitHello() {
-  const Clock::Duration deadline = Clock::Steady().Now() + kHelloTimeout;
-  while (true) {
-    GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
-    if (message.has_value()) {
-      if (!message->has_hello()) return OutOfTurn(*message);
-      if (message->hello().session_id().size() != kSessionIdBytes) {
-        return absl::InvalidArgumentError("its session id is not 16 bytes long");
-      }
-      return message->hello();
-    }
-    if (Clock::Steady().Now() > deadline) {
-      return absl::DeadlineExceededError("it said no Hello in 2 s");
-    }
-    GODWIT_RETURN_IF_ERROR(WaitForEvents());
-  }
-}
-
-absl::StatusOr<TransportKind> TargetSession::Impl::ChooseTransport(
-    const control::Hello& hello) const {
-  const bool verbs_here =
-      options_.transport == TransportKind::kVerbs ||
-      (options_.transport == TransportKind::kAuto && HasUsableRdmaPort(options_.rdma_device));
-  const bool tcp_here = options_.transport != TransportKind::kVerbs;
-  for (const int offered : hello.transports()) {
-    if (offered == control::TRANSPORT_VERBS && verbs_here) return TransportKind::kVerbs;
-    if (offered == control::TRANSPORT_TCP && tcp_here) return TransportKind::kTcp;
-  }
-  return absl::FailedPreconditionError(
-      verbs_here ? "source and target have no transport in common: see --transport on both sides"
-                 : "the source wants to use RDMA and this host has no RDMA port that is up: see "
-                   "`godwit devices`, or use --transport tcp there");
-}
-
-absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
-  if (hello.frame_version() != kFrameVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the source's frames are of version ", hello.frame_version(), ", this side knows ",
-        kFrameVersion, ": install the same Godwit on both hosts"));
-  }
-  if (hello.lanes() < 1 || hello.lanes() > kLanesMax || hello.packet_bytes() < 1 ||
-      hello.packet_bytes() > kPacketBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the source asks for ", hello.lanes(), " lanes and packets of ", hello.packet_bytes(),
-        " bytes: allowed are 1 to ", kLanesMax, " and 1 to ", kPacketBytesMax));
-  }
-  GODWIT_ASSIGN_OR_RETURN(transport_, ChooseTransport(hello));
-  lane_count_ = hello.lanes();
-  packet_bytes_ = hello.packet_bytes();
-  const bool verbs = transport_ == TransportKind::kVerbs;
-  budget_ = PlanTarget(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), lane_count_,
-                       packet_bytes_, /*receives_are_posted_ahead=*/verbs);
-  lane_limits_ = {kFrameHeaderBytes, PayloadBytesMax(packet_bytes_), budget_.receive_packets};
-  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
-
-  control::ControlMessage message;
-  control::Welcome& welcome = *message.mutable_welcome();
-  welcome.set_software(SoftwareName());
-  welcome.set_window_packets(budget_.window_packets);
-  welcome.set_queue_packets(budget_.queue_packets);
-  welcome.set_transport(verbs ? control::TRANSPORT_VERBS : control::TRANSPORT_TCP);
-  return channel_->Send(message);
-}
-
-absl::Status TargetSession::Impl::ExchangeDeviceTables() {
-  GODWIT_ASSIGN_OR_RETURN(
-      const control::ControlMessage theirs,
-      Await(control::ControlMessage::kDeviceTable, "the source's device table"));
-  GODWIT_RETURN_IF_ERROR(CheckDeviceTable(theirs.device_table()));
-  uint64_t bytes_total = 0;
-  for (const auto& row : theirs.device_table().devices()) bytes_total += row.stop_copy_bytes();
-  progress_bytes_total_.store(bytes_total, std::memory_order_relaxed);
-  control::ControlMessage message;
-  *message.mutable_device_table() = OurDeviceTable();
-  return channel_->Send(message);
-}
-
-absl::Status TargetSession::Impl::Resume() {
-  resuming_ = true;
-  return SetStates(devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); });
-}
-
-absl::Status TargetSession::Impl::MakeLanes() {
-  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage message,
-                          Await(control::ControlMessage::kLaneSetup, "the source's lanes"));
-  control::ControlMessage answer;
-  control::LaneSetup& ours = *answer.mutable_lane_setup();
-  GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs
-                             ? MakeVerbsLanes(message.lane_setup(), ours)
-                             : AcceptTcpLanes());
-
-  std::vector<ReorderWindow*> windows;
-  for (size_t i = 0; i < devices_.size(); ++i) {
-    windows_.push_back(std::make_unique<ReorderWindow>(budget_.window_packets));
-    windows.push_back(windows_.back().get());
-  }
-  const TargetWorker::Limits limits = {packet_bytes_, budget_.queue_packets, lane_count_};
-  GODWIT_ASSIGN_OR_RETURN(worker_,
-                          TargetWorker::Make(std::move(windows), limits, *arena_, events()));
-  GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
-  for (size_t i = 0; i < devices_.size(); ++i) {
-    loaders_.push_back(std::make_unique<Loader>(
-        *devices_[i], std::move(streams_[i]), *windows_[i], budget_.window_packets, events(),
-        options_.stream_check ? options_.stream_check(i) : nullptr));
-    loaders_.back()->Start();
-  }
-  ready_at_ = Clock::Steady().Now();
-  return channel_->Send(answer);
-}
-
-absl::Status TargetSession::Impl::AcceptTcpLanes() {
-  auto sockets = std::make_shared<std::vector<UniqueFd>>(lane_count_);
-  auto names = std::make_shared<std::vector<std::string>>(lane_count_);
-  const Clock::Duration deadline = Clock::Steady().Now() + kLanesTimeout;
-  for (uint32_t accepted = 0; accepted < lane_count_;) {
-    // Here another version's preface comes from a stranger: the real peer is in the session.
-    auto arrival = rendezvous_->Next();
-    if (!arrival.ok()) {
-      observer_.OnNote(absl::StrCat("turned away ", arrival.status().message()));
-      continue;
-    }
-    if (!arrival->has_value()) {
-      if (Clock::Steady().Now() > deadline) {
-        return absl::DeadlineExceededError(
-            absl::StrCat("only ", accepted, " of ", lane_count_,
-                         " lanes have come from the source in 8 s: is a firewall between?"));
-      }
-      // A source that gives up meanwhile says so on the control channel.
-      GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
-      if (message.has_value()) return OutOfTurn(*message);
-      std::vector<pollfd> fds;
-      rendezvous_->AddPollFds(fds);
-      GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
-      continue;
-    }
-    Rendezvous::Arrival taken = *std::move(*arrival);
-    if (taken.kind != PrefaceKind::kLane || taken.lane.session_id != session_id_ ||
-        taken.lane.lane >= lane_count_ || (*sockets)[taken.lane.lane].valid()) {
-      observer_.OnNote(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
-      continue;
-    }
-    TuneLaneSocket(taken.socket.get());
-    (*names)[taken.lane.lane] = absl::StrCat("tcp ", taken.peer);
-    (*sockets)[taken.lane.lane] = std::move(taken.socket);
-    ++accepted;
-  }
-  lane_factory_ = [this, sockets, names](IoRing& ring) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    for (size_t i = 0; i < sockets->size(); ++i) {
-      lanes.push_back(TcpLane::Make(std::move((*sockets)[i]), ring, lane_limits_,
-                                    LaneRole::kReceiver, (*names)[i]));
-    }
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
-  };
-  return absl::OkStatus();
-}
-
-absl::Status TargetSession::Impl::MakeVerbsLanes(const control::LaneSetup& theirs,
-                                                 control::LaneSetup& ours) {
-  if (static_cast<uint32_t>(theirs.verbs_size()) != lane_count_) {
-    return absl::InvalidArgumentError(absl::StrCat("the source names ", theirs.verbs_size(),
-                                                   " queue pairs for ", lane_count_, " lanes"));
-  }
-  GODWIT_ASSIGN_OR_RETURN(verbs_device_,
-                          VerbsDevice::Open(RdmaOptions(options_.rdma_device), *arena_));
-  for (const auto& row : theirs.verbs()) {
-    GODWIT_ASSIGN_OR_RETURN(const VerbsEndpoint endpoint, FromProto(row));
-    GODWIT_ASSIGN_OR_RETURN(auto lane,
-                            VerbsLane::Create(*verbs_device_, LaneRole::kReceiver, lane_limits_));
-    VerbsLane& made = *lane;
-    verbs_lanes_.push_back(std::move(lane));
-    GODWIT_RETURN_IF_ERROR(made.Connect(endpoint));
-    *ours.add_verbs() = ToProto(made.local());
-  }
-  lane_factory_ = [this](IoRing& /*ring*/) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    for (auto& lane : verbs_lanes_) lanes.push_back(std::move(lane));
-    verbs_lanes_.clear();
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
-  };
-  return absl::OkStatus();
-}
 
 absl::Status TargetSession::Impl::Load() {
-  SetPhase(SessionPhase::kStreaming);
   while (!AllLoaded()) {
     GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
-    if (message.has_value()) return OutOfTurn(*message);
+    if (message.has_value()) {
+      if (!message->has_stopping() || stopping_at_.count() > 0) return OutOfTurn(*message);
+      stopping_at_ = Clock::Steady().Now();
+      SetPhase(SessionPhase::kStreaming);
+      continue;
+    }
     GODWIT_RETURN_IF_ERROR(LoaderFailure());
     if (worker_->failed()) return worker_->status();
     GODWIT_RETURN_IF_ERROR(SendReceipts());
@@ -345,6 +57,7 @@ absl::Status TargetSession::Impl::SendReceipts() {
   }
   for (size_t i = 0; i < windows_.size(); ++i) {
     receipts.add_device_packets(windows_[i]->loaded_packets());
+    receipts.add_device_bytes(loaders_[i]->loaded_bytes());
     news |= i >= static_cast<size_t>(last_receipts_.device_packets_size()) ||
             receipts.device_packets(static_cast<int>(i)) !=
                 last_receipts_.device_packets(static_cast<int>(i));
@@ -355,6 +68,7 @@ absl::Status TargetSession::Impl::SendReceipts() {
 }
 
 absl::Status TargetSession::Impl::SendLoaded() {
+  promised_ = true;
   control::ControlMessage message;
   for (size_t i = 0; i < devices_.size(); ++i) {
     control::Loaded::Device& row = *message.mutable_loaded()->add_devices();
@@ -364,30 +78,6 @@ absl::Status TargetSession::Impl::SendLoaded() {
     row.set_out_of_order_packets(windows_[i]->out_of_order_packets());
   }
   return channel_->Send(message);
-}
-
-absl::Status TargetSession::Impl::HandOver() {
-  SetPhase(SessionPhase::kHandingOver);
-  auto commit = Await(control::ControlMessage::kCommit, "the source's commit");
-  // A Commit that is here already comes before a Cancel(): the source will not run again by itself.
-  if (absl::IsCancelled(commit.status())) {
-    const auto last = Receive();
-    if (!last.ok() || !last->has_value() || !(*last)->has_commit()) return commit.status();
-  } else if (!commit.ok()) {
-    return commit.status();
-  }
-  committed_ = true;
-  GODWIT_RETURN_IF_ERROR(RunAll(devices_, [this] { KeepAlive(); }));
-  done_at_ = Clock::Steady().Now();
-  control::ControlMessage message;
-  message.mutable_done();
-  // They run, whether or not the source hears of it.
-  const absl::Status sent = channel_->Send(message);
-  if (!sent.ok()) {
-    observer_.OnNote(
-        absl::StrCat("the devices run here, but the source could not be told: ", sent.message()));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status TargetSession::Impl::MoveAll() {
@@ -403,34 +93,18 @@ absl::Status TargetSession::Impl::MoveAll() {
   return HandOver();
 }
 
-// Resets every device.
-absl::Status TargetSession::Impl::RollBack() {
-  for (auto& loader : loaders_) loader->Stop();
-  if (worker_ != nullptr) worker_->Stop();
-  streams_.clear();
-  if (!resuming_) return absl::OkStatus();
-  return ResetAll(devices_, [this] { KeepAlive(); });
-}
-
 SessionReport TargetSession::Impl::Run() {
   SessionReport report;
   connected_at_ = Clock::Steady().Now();
   absl::Status status = MoveAll();
-  if (status.ok()) {
-    report.outcome = SessionOutcome::kDone;
-    Linger();  // or a ping that crosses Done would take it along as the connection goes
-  } else if (committed_) {
-    report.outcome = SessionOutcome::kInDoubt;
-    SendAbort(status);
-    Linger();
-    status = Annotate(status, "the source has handed over, but the devices do not run here");
+  if (owner_) {
+    // They run, whether or not the source hears of it and whatever else failed.
+    report.outcome = status.ok() ? SessionOutcome::kDone : SessionOutcome::kInDoubt;
   } else {
-    SendAbort(status);
-    const absl::Status rolled_back = RollBack();
-    status = WithRollBack(PreferPeersReason(std::move(status)), rolled_back);
-    Linger();
-    report.outcome = SessionOutcome::kRolledBack;
+    status = EndWithoutDevices(std::move(status));
+    report.outcome = in_doubt_ ? SessionOutcome::kInDoubt : SessionOutcome::kRolledBack;
   }
+  if (channel_ != nullptr) Linger();
   rendezvous_.reset();  // who comes now is told so at once, and not by silence
   report.status = status;
   report.duration = Clock::Steady().Now() - connected_at_;
@@ -450,6 +124,10 @@ SessionReport TargetSession::Impl::Run() {
 void TargetSession::Impl::PublishProgress() {
   uint64_t bytes = 0;
   for (const auto& loader : loaders_) bytes += loader->loaded_bytes();
+  // What comes before the source says that its VM stands still is pre-copy.
+  if (bytes > 0 && stopping_at_.count() == 0 && phase_ == SessionPhase::kConnecting) {
+    SetPhase(SessionPhase::kPreCopying);
+  }
   progress_bytes_.store(bytes, std::memory_order_relaxed);
 }
 
@@ -480,7 +158,7 @@ void TargetSession::Impl::FillReport(SessionReport& report) const {
                             lane.packets.load(std::memory_order_relaxed)});
   }
   if (report.outcome == SessionOutcome::kDone) {
-    report.downtime = done_at_ - ready_at_;
+    report.downtime = done_at_ - (stopping_at_.count() > 0 ? stopping_at_ : ready_at_);
     report.stream_time = loaded_at_ - ready_at_;
   }
   if (arena_ != nullptr) {

@@ -24,6 +24,7 @@
 #include "base/units.h"
 #include "godwit/unique_fd.h"
 #include "tools/commands.h"
+#include "tools/durations.h"
 #include "tools/session_runner.h"
 #include "vfio/device_spec.h"
 
@@ -163,12 +164,16 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   if (!size.ok()) return Refuse(size.status());
   const auto packet_bytes = ParseBytes(command.packet_bytes);
   if (!packet_bytes.ok()) return Refuse(packet_bytes.status());
+  SourceOptions options;
+  const absl::Status precopy = ApplyPrecopy(command.precopy, options);
+  if (!precopy.ok()) return Refuse(precopy);
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
 
   std::vector<std::string> specs;
   for (uint32_t i = 0; i < command.devices; ++i) {
-    specs.push_back(absl::StrFormat("soft:size=%u,seed=%u", *size, command.seed + i));
+    specs.push_back(absl::StrFormat("soft:size=%u,seed=%u%s%s", *size, command.seed + i,
+                                    command.soft.empty() ? "" : ",", command.soft));
   }
   auto target = TargetProcess::Start(specs);
   if (!target.ok()) return Refuse(target.status(), &*json);
@@ -183,7 +188,6 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   const auto port = target->Port();
   if (!port.ok()) return Refuse(port.status(), &*json);
 
-  SourceOptions options;
   options.to = absl::StrCat("127.0.0.1:", *port);
   options.transport = command.transport;
   options.lanes = command.lanes;

@@ -13,6 +13,7 @@
 #include "base/units.h"
 #include "tools/commands.h"
 #include "tools/device_list.h"
+#include "tools/durations.h"
 #include "tools/progress_line.h"
 #include "tools/report.h"
 #include "tools/session_runner.h"
@@ -42,17 +43,22 @@ class ReceiveObserver final : public NoteObserver {
 ExitCode RunSend(const SendCommand& command) {
   const auto packet_bytes = ParseBytes(command.packet_bytes);
   if (!packet_bytes.ok()) return Refuse(packet_bytes.status());
+  const auto resolve_timeout = ParseMilliseconds(command.resolve_timeout);
+  if (!resolve_timeout.ok()) return Refuse(resolve_timeout.status());
+  SourceOptions options;
+  const absl::Status precopy = ApplyPrecopy(command.precopy, options);
+  if (!precopy.ok()) return Refuse(precopy);
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kSource);
   if (!devices.ok()) return Refuse(devices.status(), &*json);
 
-  SourceOptions options;
   options.to = command.to;
   options.transport = command.transport;
   options.rdma_device = command.rdma_device;
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
+  options.resolve_timeout = *resolve_timeout;
   NoteObserver observer;
   SourceSession session(options, devices->borrowed, observer);
   return RunSession(session, *json, ReportText);
@@ -61,6 +67,10 @@ ExitCode RunSend(const SendCommand& command) {
 ExitCode RunReceive(const ReceiveCommand& command) {
   auto checks = MakeChecks(command.checks, command.devices.size());
   if (!checks.ok()) return Refuse(checks.status());
+  const auto commit_timeout = ParseMilliseconds(command.commit_timeout);
+  if (!commit_timeout.ok()) return Refuse(commit_timeout.status());
+  const auto outcome_hold = ParseMilliseconds(command.outcome_hold);
+  if (!outcome_hold.ok()) return Refuse(outcome_hold.status());
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kTarget);
@@ -70,6 +80,8 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   options.listen = command.listen;
   options.rdma_device = command.rdma_device;
   options.stream_check = *std::move(checks);
+  options.commit_timeout = *commit_timeout;
+  options.outcome_hold = *outcome_hold;
   ReceiveObserver observer(command.port_fd);
   TargetSession session(options, devices->borrowed, observer);
   return RunSession(session, *json, ReportText);

@@ -12,10 +12,21 @@
 
 namespace godwit {
 
+// When pre-copy ends. Durations are as absl::ParseDuration() takes them.
+struct PrecopyArguments {
+  bool off = false;
+  std::string downtime_limit = "300ms";
+  std::string max_time = "60s";
+  std::string max_bytes;  // "": no limit
+  OnNoConvergence on_no_convergence = OnNoConvergence::kSwitch;
+};
+
 struct LoopbackCommand {
   uint32_t devices = 2;
   std::string size = "1GiB";
   uint32_t seed = 1;
+  std::string soft;  // more of each device's SPEC
+  PrecopyArguments precopy;
   TransportKind transport = TransportKind::kTcp;
   uint32_t lanes = 4;
   std::string packet_bytes = "1MiB";
@@ -30,6 +41,8 @@ struct SendCommand {
   std::string rdma_device;
   uint32_t lanes = 4;
   std::string packet_bytes = "1MiB";
+  PrecopyArguments precopy;
+  std::string resolve_timeout = "60s";
   std::string json;
 };
 ExitCode RunSend(const SendCommand& command);
@@ -39,6 +52,8 @@ struct ReceiveCommand {
   std::string rdma_device;
   std::vector<std::string> devices;
   std::vector<std::string> checks;
+  std::string commit_timeout = "10s";
+  std::string outcome_hold = "60s";
   std::string json;
   int port_fd = -1;  // the port number goes here once the command listens
 };

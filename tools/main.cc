@@ -22,6 +22,7 @@
 #include "engine/packet.h"
 #include "godwit/stream_check.h"
 #include "tools/commands.h"
+#include "tools/durations.h"
 #include "tools/report.h"
 #include "transport/tcp/tcp_socket.h"
 #include "vfio/device_spec.h"
@@ -153,6 +154,45 @@ void AddTransport(CLI::App& app, TransportKind& transport, std::string& packet_b
   AddPacketBytes(app, packet_bytes);
 }
 
+std::string WrongDuration(const std::string& text) {
+  return std::string(ParseMilliseconds(text).status().message());
+}
+
+CLI::Option* AddDuration(CLI::App& app, const char* name, std::string& text, const char* help) {
+  return app.add_option(name, text, help)
+      ->check(WrongDuration)
+      ->type_name("DURATION")
+      ->capture_default_str();
+}
+
+OnNoConvergence OnNoConvergenceOf(const std::string& name) {
+  if (name == "switch") return OnNoConvergence::kSwitch;
+  if (name == "abort") return OnNoConvergence::kAbort;
+  throw CLI::ValidationError("--on-no-convergence",
+                             absl::StrCat("'", name, "' is not switch or abort"));
+}
+
+void AddPrecopy(CLI::App& app, PrecopyArguments& precopy) {
+  app.add_flag("--no-precopy", precopy.off,
+               "Stop the devices at once, also those that could be copied while they run");
+  AddDuration(app, "--downtime-limit", precopy.downtime_limit,
+              "Stop the devices once the estimated downtime is under this");
+  AddDuration(app, "--precopy-max-time", precopy.max_time, "Copy running devices no longer than");
+  app.add_option("--precopy-max-bytes", precopy.max_bytes,
+                 "Copy no more than this of running devices (default: no limit)")
+      ->check(WrongSize)
+      ->type_name("SIZE");
+  app.add_option_function<std::string>(
+         "--on-no-convergence",
+         [&precopy](const std::string& name) {
+           precopy.on_no_convergence = OnNoConvergenceOf(name);
+         },
+         "When a bound is reached before the downtime limit, or there is nothing more to gain: "
+         "switch all the same, or abort")
+      ->type_name("switch|abort")
+      ->default_str("switch");
+}
+
 void AddCheck(CLI::App& app, std::vector<std::string>& checks) {
   app.add_option(
          "--check", checks,
@@ -199,7 +239,8 @@ int Main(int argc, char** argv) {
   app.failure_message(UsageError);
   app.formatter(std::make_shared<HelpFormatter>());  // the subcommands inherit it
   const std::string ends =
-      "SIZE is a number with B, KiB, MiB, GiB or TiB, as in 64MiB.\n"
+      "SIZE is a number with B, KiB, MiB, GiB or TiB, as in 64MiB; DURATION as in 300ms, 1.5s, "
+      "2m.\n"
       "Exit code: 0 done; 1 failed, and the devices are back where they were; 2 wrong usage;\n"
       "3 contact was lost at the handover: look at both hosts before you start either device.";
   const std::string footer = absl::StrCat("SPEC names a device:\n", DeviceSpecHelp(), "\n", ends);
@@ -220,6 +261,12 @@ int Main(int argc, char** argv) {
       .add_option("--seed", loopback.seed, "The first device's content; the next has S + 1, …")
       ->type_name("S")
       ->capture_default_str();
+  loopback_app
+      .add_option("--soft", loopback.soft,
+                  "More of each device, as in profile=mlx5,dirty=64MiB: see SPEC in "
+                  "`godwit send --help`")
+      ->type_name("KEY=VALUE,…");
+  AddPrecopy(loopback_app, loopback.precopy);
   loopback_app.footer(ends);
   AddTransport(loopback_app, loopback.transport, loopback.packet_bytes, loopback.lanes, "tcp");
   AddJson(loopback_app, loopback.json);
@@ -234,6 +281,9 @@ int Main(int argc, char** argv) {
   AddDevices(send_app, send.devices);
   AddTransport(send_app, send.transport, send.packet_bytes, send.lanes, "auto");
   AddRdmaDevice(send_app, send.rdma_device);
+  AddPrecopy(send_app, send.precopy);
+  AddDuration(send_app, "--resolve-timeout", send.resolve_timeout,
+              "When contact is lost at the handover: ask the target how it ended for so long");
   AddJson(send_app, send.json);
   send_app.footer(footer);
 
@@ -247,6 +297,10 @@ int Main(int argc, char** argv) {
   AddDevices(receive_app, receive.devices);
   AddRdmaDevice(receive_app, receive.rdma_device);
   AddCheck(receive_app, receive.checks);
+  AddDuration(receive_app, "--commit-timeout", receive.commit_timeout,
+              "With everything loaded, wait no longer for the source to hand over");
+  AddDuration(receive_app, "--outcome-hold", receive.outcome_hold,
+              "When the source may not know how it ended: stay so long to tell it");
   AddJson(receive_app, receive.json);
   receive_app
       .add_option("--port-fd", receive.port_fd,

@@ -18,7 +18,7 @@ constexpr std::chrono::milliseconds kRedrawInterval{100};
 
 std::string ProgressText(const SessionProgress& progress, double gib_per_second) {
   std::string text = absl::StrFormat("%-12s", SessionPhaseName(progress.phase));
-  if (progress.phase < SessionPhase::kStreaming) return text;
+  if (progress.phase < SessionPhase::kPreCopying) return text;
   absl::StrAppend(&text, " ", FormatBytes(progress.bytes));
   if (progress.bytes_total > 0) {
     const uint64_t percent = progress.bytes * 100 / progress.bytes_total;
@@ -26,6 +26,11 @@ std::string ProgressText(const SessionProgress& progress, double gib_per_second)
                           percent > 100 ? 100 : percent);
   }
   absl::StrAppendFormat(&text, "  %.2f GiB/s", gib_per_second);
+  if (progress.downtime_estimate.count() > 0) {
+    absl::StrAppendFormat(&text, "  downtime %s %.0f ms",
+                          progress.phase == SessionPhase::kPreCopying ? "now" : "estimate",
+                          static_cast<double>(progress.downtime_estimate.count()) / 1e6);
+  }
   return text;
 }
 

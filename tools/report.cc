@@ -56,6 +56,44 @@ std::string LanesText(const SessionReport& report) {
                       absl::StrJoin(report.lanes, "  ", share));
 }
 
+// Null where there was no pre-copy.
+nlohmann::json SwitchoverJson(const SessionReport& report) {
+  if (!report.switchover.has_value()) return nullptr;
+  const SwitchoverReport& decision = *report.switchover;
+  nlohmann::json json = {{"reason", SwitchoverReasonName(decision.reason)},
+                         {"remaining_bytes", decision.remaining_bytes},
+                         {"bytes_per_second", decision.bytes_per_second},
+                         {"source_step_ms", Milliseconds(decision.source_step)},
+                         {"target_step_ms", Milliseconds(decision.target_step)},
+                         {"round_trip_ms", Milliseconds(decision.round_trip)},
+                         {"predicted_downtime_ms", nullptr},
+                         {"actual_minus_predicted_ms", nullptr}};
+  if (decision.predicted_downtime.count() == 0) return json;
+  json["predicted_downtime_ms"] = Milliseconds(decision.predicted_downtime);
+  if (report.outcome == SessionOutcome::kDone) {
+    json["actual_minus_predicted_ms"] =
+        Milliseconds(report.downtime) - Milliseconds(decision.predicted_downtime);
+  }
+  return json;
+}
+
+std::string PrecopyText(const SessionReport& report) {
+  if (!report.switchover.has_value()) return "";
+  uint64_t bytes = 0;
+  uint64_t iterations = 0;
+  for (const DeviceReport& device : report.devices) {
+    bytes += device.precopy_bytes;
+    iterations += device.precopy_iterations;
+  }
+  const SwitchoverReport& decision = *report.switchover;
+  return absl::StrFormat(
+      "  pre-copy   %s in %.3f s, %u iterations; stopped (%s) with %s left\n"
+      "  downtime   %.1f ms predicted, %.1f ms in fact\n",
+      FormatBytes(bytes), Milliseconds(report.precopy_time) / 1000, iterations,
+      SwitchoverReasonName(decision.reason), FormatBytes(decision.remaining_bytes),
+      Milliseconds(decision.predicted_downtime), Milliseconds(report.downtime));
+}
+
 }  // namespace
 
 std::string OneLine(absl::string_view text) {
@@ -99,12 +137,16 @@ nlohmann::json ReportJson(const SessionReport& report) {
   json["duration_ms"] = Milliseconds(report.duration);
   json["downtime_ms"] = Milliseconds(report.downtime);
   json["throughput_gib_s"] = ThroughputGibPerSecond(report);
+  json["precopy_ms"] = Milliseconds(report.precopy_time);
+  json["switchover"] = SwitchoverJson(report);
   json["devices"] = nlohmann::json::array();
   for (const DeviceReport& device : report.devices) {
     json["devices"].push_back({{"name", device.name},
                                {"kind", device.kind},
                                {"bytes", device.bytes},
                                {"packets", device.packets},
+                               {"precopy_bytes", device.precopy_bytes},
+                               {"precopy_iterations", device.precopy_iterations},
                                {"out_of_order_packets", device.out_of_order_packets},
                                {"sent_crc32c", Hex(device.sent_crc32c)},
                                {"loaded_crc32c", Hex(device.loaded_crc32c)},
@@ -129,11 +171,12 @@ std::string ReportText(const SessionReport& report) {
   std::string text = absl::StrFormat(
       "moved %u device%s, %s, at %.2f GiB/s\n"
       "  time       %.3f s in all, %.3f s of it downtime\n"
+      "%s"
       "  packets    %u, of which %u arrived out of order\n"
       "  lanes      %s\n",
       report.devices.size(), report.devices.size() == 1 ? "" : "s", FormatBytes(report.bytes),
-      ThroughputGibPerSecond(report), seconds, Milliseconds(report.downtime) / 1000, report.packets,
-      OutOfOrderPackets(report), LanesText(report));
+      ThroughputGibPerSecond(report), seconds, Milliseconds(report.downtime) / 1000,
+      PrecopyText(report), report.packets, OutOfOrderPackets(report), LanesText(report));
   for (const DeviceReport& device : report.devices) {
     absl::StrAppendFormat(
         &text, "  device     %s: %s, state verified: digest %s sent, %s loaded%s\n", device.name,

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,8 @@ absl::string_view TransportName(TransportKind transport);  // "auto", "tcp", "ve
 enum class SessionPhase {
   kWaiting,     // target: for its peer
   kConnecting,  // agreeing on limits, setting up lanes, devices to RESUMING
-  kStopping,    // devices to STOP_COPY: downtime begins
+  kPreCopying,  // devices run and their state is copied meanwhile; only where a device has PRE_COPY
+  kStopping,    // vCPUs stop, devices to STOP_COPY: downtime begins
   kStreaming,   // until the target has loaded every device
   kHandingOver,
   kFinished,
@@ -38,6 +40,64 @@ enum class SessionOutcome {
   kInDoubt,     // contact was lost at the handover: the source's devices stay stopped
 };
 
+// What to do when pre-copy can't bring the estimated downtime under its limit.
+enum class OnNoConvergence { kSwitch, kAbort };
+
+// When pre-copy ends.
+struct PrecopyLimits {
+  std::chrono::milliseconds downtime{300};     // switch when the estimate is under this
+  std::chrono::milliseconds time_max{60'000};  // of pre-copy; then as on_no_convergence says
+  uint64_t bytes_max = 0;                      // sent in pre-copy; 0: no limit
+  OnNoConvergence on_no_convergence = OnNoConvergence::kSwitch;
+};
+
+// Why the devices were stopped.
+enum class SwitchoverReason {
+  kConverged,    // the estimate came under the limit
+  kNothingMore,  // no device had more to give while it ran
+  kTimeMax,      // PrecopyLimits::time_max
+  kBytesMax,     // PrecopyLimits::bytes_max
+};
+absl::string_view SwitchoverReasonName(SwitchoverReason reason);  // "converged", …
+
+// One round of pre-copy: the stream of one device was read until it had nothing more.
+struct PrecopyIteration {
+  size_t device = 0;
+  uint64_t number = 0;  // of this device, from 1
+  uint64_t bytes = 0;   // read in it
+  std::chrono::nanoseconds duration{0};
+  uint64_t initial_bytes = 0;  // what the device said at its end
+  uint64_t dirty_bytes = 0;
+};
+
+// The decision to stop the devices, with its numbers.
+struct SwitchoverReport {
+  SwitchoverReason reason = SwitchoverReason::kConverged;
+  uint64_t remaining_bytes = 0;
+  double bytes_per_second = 0;  // 0: nothing was measured
+  // Longest state change of all devices at once so far, at either side, and the channel's delay.
+  std::chrono::nanoseconds source_step{0};
+  std::chrono::nanoseconds target_step{0};
+  std::chrono::nanoseconds round_trip{0};
+  // By the formula in docs/switchover.md; 0: could not be predicted.
+  std::chrono::nanoseconds predicted_downtime{0};
+};
+
+// What the VMM does for a session. Each may be empty. The vCPU calls come on the thread that is in
+// Run(), which waits for them: like an observer they must not block for long. The config calls come
+// on threads of the session's, for different devices at the same time.
+struct VmCallbacks {
+  // Source, before the first device is stopped. The session is rolled back when it fails.
+  std::function<absl::Status()> stop_vcpus;
+  // Target, when all devices run; after it the VM is the target's for good. Source, after a
+  // rollback that comes behind stop_vcpus.
+  std::function<absl::Status()> start_vcpus;
+  // In place of the devices' own: a config packet's content, at most kConfigBytesMax, saved with
+  // the device in STOP_COPY and loaded with it in STOP. `device` is its position.
+  std::function<absl::StatusOr<std::string>(size_t device)> save_config;
+  std::function<absl::Status(size_t device, absl::string_view config)> load_config;
+};
+
 struct DeviceReport {
   std::string name;
   std::string kind;
@@ -47,6 +107,8 @@ struct DeviceReport {
   uint32_t loaded_crc32c = 0;     // digest of the stream as loaded at the target
   bool content_verified = false;  // the device itself knows what it should hold, and does
   uint64_t out_of_order_packets = 0;
+  uint64_t precopy_bytes = 0;       // source: read before it was stopped
+  uint64_t precopy_iterations = 0;  // source
 };
 
 struct LaneReport {
@@ -65,8 +127,11 @@ struct SessionReport {
   // Source: from before the first device's stop to "they run on the target". Target: from "ready
   // for the stream" to "they run".
   std::chrono::nanoseconds downtime{0};
-  // From the first device in STOP_COPY to all devices loaded: what throughput is measured over.
+  // From the first byte that could flow to all devices loaded: what throughput is measured over.
   std::chrono::nanoseconds stream_time{0};
+  // Source, where there was any: devices in PRE_COPY until the decision to stop them.
+  std::chrono::nanoseconds precopy_time{0};
+  std::optional<SwitchoverReport> switchover;
   std::vector<DeviceReport> devices;
   std::vector<LaneReport> lanes;
   std::string arena_backing;  // "hugepages", "transparent hugepages", "plain pages"
@@ -75,8 +140,9 @@ struct SessionReport {
 
 struct SessionProgress {
   SessionPhase phase = SessionPhase::kConnecting;
-  uint64_t bytes = 0;        // source: sent; target: loaded
-  uint64_t bytes_total = 0;  // the devices' estimate; 0 where they have none
+  std::chrono::nanoseconds downtime_estimate{0};  // source in pre-copy; 0: none yet
+  uint64_t bytes = 0;                             // source: sent; target: loaded
+  uint64_t bytes_total = 0;                       // the devices' estimate; 0 where they have none
 };
 
 // Told of things as they happen.
@@ -90,6 +156,8 @@ class SessionObserver {
   virtual void OnListening(absl::string_view /*address*/, uint16_t /*port*/) {}
   // One line for people: a stranger was turned away, a device's rollback failed, …
   virtual void OnNote(absl::string_view /*line*/) {}
+  virtual void OnPrecopyIteration(const PrecopyIteration& /*iteration*/) {}
+  virtual void OnSwitchover(const SwitchoverReport& /*decision*/) {}
 };
 
 struct SourceOptions {
@@ -101,6 +169,19 @@ struct SourceOptions {
   std::chrono::milliseconds connect_timeout{5000};
   // Memory for packets that are being read and sent; see docs/buffer-budget.md.
   size_t arena_bytes = size_t{128} << 20;
+  bool pre_copy = true;  // of the devices that have it
+  PrecopyLimits precopy_limits;
+  // A device in PRE_COPY is asked what is left no more often than this.
+  std::chrono::milliseconds precopy_interval{20};
+  // What a state change of these devices takes, where that is known: for the estimate of downtime
+  // in place of what this session has measured.
+  std::optional<std::chrono::nanoseconds> expected_source_step;
+  std::optional<std::chrono::nanoseconds> expected_target_step;
+  // With the VM stopped: how long the target may load nothing more before all is rolled back.
+  std::chrono::milliseconds progress_timeout{60'000};
+  // How long a source that has handed over looks for a target that does not answer.
+  std::chrono::milliseconds resolve_timeout{60'000};
+  VmCallbacks vm;
 };
 
 struct TargetOptions {
@@ -111,6 +192,11 @@ struct TargetOptions {
   size_t arena_bytes = size_t{128} << 20;
   // Looks at each device's stream before it is written to the device; empty: nothing does.
   StreamCheckFactory stream_check;
+  // How long a target that has loaded everything waits for the source's Commit before it gives up.
+  std::chrono::milliseconds commit_timeout{10'000};
+  // How long a target that could not tell the source how it ended stays to answer.
+  std::chrono::milliseconds outcome_hold{60'000};
+  VmCallbacks vm;
 };
 
 // Ownership: borrows the devices and the observer, which outlive it.

@@ -83,6 +83,9 @@ TEST(BadSourceTest, WithRightFramesTheTargetRuns) {
   source.channel.Send(commit);
   message = source.channel.Receive();
   EXPECT_TRUE(message.has_value() && message->has_done());
+  control::ControlMessage forget;
+  forget.mutable_forget();
+  source.channel.Send(forget);
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
   devices.ExpectAllIn(DeviceState::kRunning);
 }

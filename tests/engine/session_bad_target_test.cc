@@ -66,6 +66,14 @@ struct RawTarget {
     AnswerTable();
     AcceptLane();
   }
+  // The source's Commit, which comes when its devices stand and after it has said so.
+  void HearCommit() {
+    const auto stopping = channel.Receive();
+    EXPECT_TRUE(stopping.has_value() && stopping->has_stopping());
+    const auto commit = channel.Receive();
+    EXPECT_TRUE(commit.has_value() && commit->has_commit());
+    if (commit.has_value()) session_id = commit->commit().session_id();
+  }
   std::string HearFrame() {
     const std::string length = Hear(lane.get(), 4);
     return Hear(lane.get(), wire::Number(length));
@@ -86,6 +94,7 @@ struct RawTarget {
     message.mutable_receipts();
     for (const uint64_t packets : lanes) message.mutable_receipts()->add_lane_packets(packets);
     for (const uint32_t packets : devices) message.mutable_receipts()->add_device_packets(packets);
+    for (const uint32_t packets : devices) message.mutable_receipts()->add_device_bytes(packets);
     channel.Send(message);
   }
   void SendLoaded(uint64_t bytes, uint32_t crc, int devices = 1) {
@@ -107,16 +116,19 @@ struct RawTarget {
   control::ControlMessage welcome;
   control::ControlMessage table;
   control::ControlMessage setup;
+  std::string session_id;  // from Commit
 };
 
 // Runs a real source against what `target` does on a thread of its own.
 SessionReport RunSource(const Devices& devices, RawTarget& target,
-                        const std::function<void(RawTarget&)>& act) {
+                        const std::function<void(RawTarget&)>& act,
+                        std::chrono::milliseconds resolve_timeout = std::chrono::seconds(60)) {
   const Watchdog watchdog("a source and its bad target");
   std::thread thread([&] { act(target); });
   SourceOptions options = SourceOptionsFor(target.port);
   options.lanes = 1;
   options.packet_bytes = 8;
+  options.resolve_timeout = resolve_timeout;
   RecordingObserver observer;
   SourceSession session(options, devices.pointers(), observer);
   SessionReport report = session.Run();
@@ -133,11 +145,12 @@ TEST(BadTargetHandoverTest, ToAGoodOneTheSourceHandsOver) {
     frames = t.HearFrames();
     t.SendReceipts({3}, {3});
     t.SendLoaded(16, frames.back().crc_before);
-    const auto commit = t.channel.Receive();
-    EXPECT_TRUE(commit.has_value() && commit->has_commit());
+    t.HearCommit();
     control::ControlMessage done;
     done.mutable_done();
     t.channel.Send(done);
+    const auto forget = t.channel.Receive();
+    EXPECT_TRUE(forget.has_value() && forget->has_forget());
   });
   EXPECT_TRUE(report.status.ok()) << report.status;
   EXPECT_EQ(report.outcome, SessionOutcome::kDone);
@@ -371,16 +384,81 @@ INSTANTIATE_TEST_SUITE_P(Every, BadTargetTest, testing::ValuesIn(kLies),
 TEST(BadTargetHandoverTest, ATargetThatVanishesAfterTheCommitLeavesTheSourceStopped) {
   const Devices devices({kSpec}, DeviceRole::kSource);
   RawTarget target;
-  const SessionReport report = RunSource(devices, target, [&](RawTarget& t) {
-    t.Ready();
-    t.SendLoaded(16, Digest(t));
-    (void)t.channel.Receive();
-    t.channel.Hang();
-  });
+  const SessionReport report = RunSource(
+      devices, target,
+      [&](RawTarget& t) {
+        t.Ready();
+        t.SendLoaded(16, Digest(t));
+        t.HearCommit();
+        t.listener.Reset();
+        t.channel.Hang();
+      },
+      std::chrono::milliseconds(500));
   EXPECT_EQ(report.outcome, SessionOutcome::kInDoubt) << report.status;
   EXPECT_FALSE(report.status.ok());
   devices.ExpectAllIn(DeviceState::kStop);
 }
+
+// One that lives and does not answer is no better.
+TEST(BadTargetHandoverTest, ATargetThatDoesNotAnswerTheCommitLeavesTheSourceStopped) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(
+      devices, target,
+      [&](RawTarget& t) {
+        t.Ready();
+        t.SendLoaded(16, Digest(t));
+        t.HearCommit();
+        EXPECT_FALSE(t.channel.Receive().has_value());  // pings meanwhile
+      },
+      std::chrono::milliseconds(1500));
+  EXPECT_EQ(report.outcome, SessionOutcome::kInDoubt) << report.status;
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("did not say"));
+  devices.ExpectAllIn(DeviceState::kStop);
+}
+
+// Contact lost after Commit: the source comes back and asks, with the same Commit, until it is
+// told.
+class LostAfterCommitTest : public testing::TestWithParam<bool> {};
+
+TEST_P(LostAfterCommitTest, TheSourceComesBackAndObeysTheAnswer) {
+  const bool done = GetParam();
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [&](RawTarget& t) {
+    t.Ready();
+    t.SendLoaded(16, Digest(t));
+    t.HearCommit();
+    t.channel.Hang();
+    for (int lost = 0; lost < 2; ++lost) {
+      t.channel = RawChannel(t.Accept());
+      if (lost == 0) t.channel.Hang();  // and again, before it could say anything
+    }
+    t.channel.SayPreface();
+    t.channel.HearPreface();
+    const auto again = t.channel.Receive();
+    ASSERT_TRUE(again.has_value() && again->has_commit());
+    EXPECT_EQ(again->commit().session_id(), t.session_id);
+    devices.ExpectAllIn(DeviceState::kStop);
+    control::ControlMessage answer;
+    if (done) {
+      answer.mutable_done();
+    } else {
+      answer.mutable_rolled_back()->set_reason("the device would not start");
+    }
+    t.channel.Send(answer);
+    const auto forget = t.channel.Receive();
+    EXPECT_TRUE(forget.has_value() && forget->has_forget());
+  });
+  EXPECT_EQ(report.outcome, done ? SessionOutcome::kDone : SessionOutcome::kRolledBack);
+  devices.ExpectAllIn(done ? DeviceState::kStop : DeviceState::kRunning);
+  if (!done) {
+    EXPECT_THAT(std::string(report.status.message()), HasSubstr("the device would not start"));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Answers, LostAfterCommitTest, testing::Bool(),
+                         [](const auto& answer) { return answer.param ? "Done" : "RolledBack"; });
 
 }  // namespace
 }  // namespace godwit

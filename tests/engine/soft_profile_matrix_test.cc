@@ -1,7 +1,8 @@
 // Goal: whatever a driver's habits are, however its stream is cut up and whatever fails, a session
 // ends; the devices run on exactly one side; and what is called loaded is.
 //
-// The matrix is in the test listing: profile × segmentation × failure, "nothing fails" included.
+// The matrix is in the test listing: profile × segmentation × failure, "nothing fails" included,
+// and for profiles with PRE_COPY once with it and once without.
 #include <absl/strings/str_cat.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -31,16 +32,17 @@ struct Profile {
   const char* options;
   bool framed;
   bool accepts_truncated;
+  bool has_precopy;
 };
 constexpr std::array<Profile, 8> kProfiles = {{
-    {"plain", "profile=plain,size=9000", false, false},
-    {"mlx5", "profile=mlx5,size=9000", true, true},
-    {"hisi", "profile=hisi", false, false},
-    {"pds", "profile=pds,size=9000", false, true},
-    {"qat", "profile=qat", false, false},
-    {"virtio", "profile=virtio,size=5000", true, true},
-    {"xe", "profile=xe,size=9000", true, false},
-    {"mtty", "profile=mtty,size=96", false, false},
+    {"plain", "profile=plain,flags=p2p+precopy,size=9000", false, false, true},
+    {"mlx5", "profile=mlx5,size=9000", true, true, true},
+    {"hisi", "profile=hisi", false, false, true},
+    {"pds", "profile=pds,size=9000", false, true, false},
+    {"qat", "profile=qat", false, false, true},
+    {"virtio", "profile=virtio,size=5000", true, true, true},
+    {"xe", "profile=xe,size=9000", true, false, false},
+    {"mtty", "profile=mtty,size=96", false, false, true},
 }};
 
 struct Segments {
@@ -113,9 +115,11 @@ struct Case {
   const Profile* profile;
   const Segments* segments;
   const Failure* failure;
+  bool pre_copy;
 
   std::string Name() const {
-    return absl::StrCat(profile->name, "_", segments->name, "_", failure->name);
+    return absl::StrCat(profile->name, pre_copy ? "_precopy_" : "_stopcopy_", segments->name, "_",
+                        failure->name);
   }
   friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.Name(); }
 };
@@ -125,7 +129,9 @@ std::vector<Case> AllCases() {
   for (const Profile& profile : kProfiles) {
     for (const Segments& segments : kSegments) {
       for (const Failure& failure : kFailures) {
-        if (failure.applies(profile)) cases.push_back({&profile, &segments, &failure});
+        if (!failure.applies(profile)) continue;
+        cases.push_back({&profile, &segments, &failure, false});
+        if (profile.has_precopy) cases.push_back({&profile, &segments, &failure, true});
       }
     }
   }
@@ -176,6 +182,9 @@ Ending Migrate(const Case& c) {
   source_options.transport = TransportKind::kTcp;
   source_options.lanes = 2;
   source_options.packet_bytes = 4096;
+  source_options.pre_copy = c.pre_copy;
+  // A stream that is cut off in PRE_COPY never brings the initial bytes that were announced.
+  source_options.precopy_limits.time_max = std::chrono::milliseconds(500);
   SourceSession source(source_options, {from.get()}, source_observer);
   auto source_ends = std::async(std::launch::async, [&] { return source.Run(); });
   const auto deadline = std::chrono::steady_clock::now() + kHangs;

@@ -1,0 +1,182 @@
+#include "engine/precopy_watch.h"
+
+#include <absl/strings/str_cat.h>
+#include <poll.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+
+namespace godwit {
+namespace {
+
+// poll(2) says "readable" of every file without .poll; epoll tells them apart.
+bool HasPoll(int fd) {
+  const UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event{};
+  return epoll.valid() && ::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+uint64_t Less(uint64_t from, uint64_t take) { return from - std::min(from, take); }
+
+}  // namespace
+
+uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes) {
+  const uint64_t read = Less(read_bytes, estimate.read_bytes_before);
+  const uint64_t announced = Less(estimate.initial_bytes + estimate.dirty_bytes, read);
+  return std::max(announced, estimate.stop_copy_bytes.value_or(0));
+}
+
+absl::StatusOr<std::unique_ptr<PrecopyWatch>> PrecopyWatch::Make(Device& device, size_t index,
+                                                                 UniqueFd data_fd,
+                                                                 SourceWorker& worker,
+                                                                 std::chrono::milliseconds interval,
+                                                                 const Notifier& events) {
+  GODWIT_ASSIGN_OR_RETURN(Notifier wake, Notifier::Create());
+  return std::unique_ptr<PrecopyWatch>(new PrecopyWatch(device, index, std::move(data_fd), worker,
+                                                        interval, std::move(wake), events));
+}
+
+PrecopyWatch::PrecopyWatch(Device& device, size_t index, UniqueFd data_fd, SourceWorker& worker,
+                           std::chrono::milliseconds interval, Notifier wake,
+                           const Notifier& events)
+    : device_(device),
+      index_(index),
+      worker_(worker),
+      interval_(interval),
+      pollable_(HasPoll(data_fd.get())),
+      fd_(data_fd.get()),
+      wake_(std::move(wake)),
+      events_(events),
+      data_fd_(std::move(data_fd)) {}
+
+PrecopyWatch::~PrecopyWatch() { Stop(); }
+
+void PrecopyWatch::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void PrecopyWatch::Stop() {
+  stop_.store(true, std::memory_order_relaxed);
+  wake_.Notify();
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Status PrecopyWatch::status() const {
+  MutexLock lock(mutex_);
+  return status_;
+}
+
+PrecopyEstimate PrecopyWatch::estimate() const {
+  MutexLock lock(mutex_);
+  return estimate_;
+}
+
+std::vector<PrecopyIteration> PrecopyWatch::TakeIterations() {
+  MutexLock lock(mutex_);
+  return std::exchange(iterations_, {});
+}
+
+void PrecopyWatch::Run() {
+  absl::Status status = Watch();
+  if (status.ok()) return;
+  {
+    MutexLock lock(mutex_);
+    status_ = Annotate(status, absl::StrCat("device ", device_.name(), " in PRE_COPY"));
+  }
+  events_.Notify();
+}
+
+absl::Status PrecopyWatch::Watch() {
+  GODWIT_RETURN_IF_ERROR(Ask(/*dry=*/false));
+  worker_.Open(index_, std::move(data_fd_), DeviceState::kPreCopy, &wake_);
+  const SourceWorker::DeviceCounters& counters = worker_.device_counters(index_);
+  uint64_t seen_bytes = 0;
+  for (uint64_t times_dry = 0; WaitUntilDry(times_dry);) {
+    times_dry = counters.times_dry.load(std::memory_order_acquire);
+    dry_at_ = Clock::Steady().Now();
+    // "Nothing now" may be over in a moment: a stream that can be polled says when, unless what it
+    // said last time was not true.
+    const uint64_t read_bytes = counters.read_bytes.load(std::memory_order_relaxed);
+    const bool believe_poll = pollable_ && read_bytes != seen_bytes;
+    seen_bytes = read_bytes;
+    const Woken woken = Sleep(asked_at_ + interval_, believe_poll);
+    if (woken == Woken::kStopped) break;
+    if (woken == Woken::kInTime) GODWIT_RETURN_IF_ERROR(Ask(/*dry=*/true));
+    worker_.ReadAgain(index_);
+  }
+  return absl::OkStatus();
+}
+
+// The stream is dry or not yet begun, so nothing is read meanwhile.
+absl::Status PrecopyWatch::Ask(bool dry) {
+  // Before the next dirty data is made: what STOP_COPY would have to bring.
+  const absl::StatusOr<uint64_t> stop_copy_bytes = device_.StopCopyBytes();
+  absl::StatusOr<PrecopyInfo> info = device_.GetPrecopyInfo(fd_);
+  if (absl::IsUnimplemented(info.status())) info = PrecopyInfo{};
+  if (!info.ok()) return info.status();
+  asked_at_ = Clock::Steady().Now();
+
+  const SourceWorker::DeviceCounters& counters = worker_.device_counters(index_);
+  const uint64_t read_bytes = counters.read_bytes.load(std::memory_order_relaxed);
+  PrecopyIteration iteration;
+  iteration.device = index_;
+  iteration.bytes = read_bytes - iteration_read_bytes_;
+  iteration.duration = dry_at_ - iteration_began_;
+  iteration.initial_bytes = info->initial_bytes;
+  iteration.dirty_bytes = info->dirty_bytes;
+  iteration_began_ = asked_at_;  // the stream is read again from here on
+  iteration_read_bytes_ = read_bytes;
+
+  {
+    MutexLock lock(mutex_);
+    iteration.number = ++estimate_.asked;
+    estimate_.initial_bytes = info->initial_bytes;
+    estimate_.dirty_bytes = info->dirty_bytes;
+    estimate_.stop_copy_bytes.reset();
+    if (stop_copy_bytes.ok()) estimate_.stop_copy_bytes = *stop_copy_bytes;
+    estimate_.read_bytes_before = read_bytes;
+    estimate_.exhausted = dry && info->initial_bytes == 0 && info->dirty_bytes == 0;
+    // Initial bytes that are announced again (REINIT) have to be read and loaded again.
+    if (info->initial_bytes > 0) {
+      estimate_.initial_read = false;
+    } else if (!estimate_.initial_read) {
+      estimate_.initial_read = true;
+      estimate_.initial_packets = counters.read_packets.load(std::memory_order_relaxed);
+    }
+    if (dry && iterations_.size() < kIterationsMax) iterations_.push_back(iteration);
+  }
+  events_.Notify();
+  return absl::OkStatus();
+}
+
+// False when it is time to stop.
+bool PrecopyWatch::WaitUntilDry(uint64_t times_dry) {
+  const SourceWorker::DeviceCounters& counters = worker_.device_counters(index_);
+  while (counters.times_dry.load(std::memory_order_acquire) == times_dry) {
+    pollfd wake = {wake_.fd(), POLLIN, 0};
+    ::poll(&wake, 1, -1);
+    wake_.Clear();
+    if (stop_.load(std::memory_order_relaxed)) return false;
+  }
+  return !stop_.load(std::memory_order_relaxed);
+}
+
+PrecopyWatch::Woken PrecopyWatch::Sleep(Clock::Duration until, bool for_stream) {
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const Clock::Duration left = until - Clock::Steady().Now();
+    if (left <= Clock::Duration::zero()) return Woken::kInTime;
+    std::array<pollfd, 2> fds = {{{wake_.fd(), POLLIN, 0}, {for_stream ? fd_ : -1, POLLIN, 0}}};
+    const timespec timeout = {left.count() / 1'000'000'000, left.count() % 1'000'000'000};
+    ::ppoll(fds.data(), fds.size(), &timeout, nullptr);
+    if (fds[0].revents != 0) wake_.Clear();
+    if (fds[1].revents != 0) return Woken::kByStream;
+  }
+  return Woken::kStopped;
+}
+
+}  // namespace godwit

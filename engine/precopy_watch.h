@@ -1,0 +1,115 @@
+// Follows one device through PRE_COPY: asks it what is left, and has its stream read again.
+#ifndef GODWIT_ENGINE_PRECOPY_WATCH_H_
+#define GODWIT_ENGINE_PRECOPY_WATCH_H_
+
+#include <absl/base/thread_annotations.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/notifier.h"
+#include "engine/source_worker.h"
+#include "godwit/device.h"
+#include "godwit/session.h"
+#include "godwit/unique_fd.h"
+
+namespace godwit {
+
+// What a device in PRE_COPY said when it was asked last, and where its stream stood then.
+struct PrecopyEstimate {
+  uint64_t asked = 0;  // times
+  uint64_t initial_bytes = 0;
+  uint64_t dirty_bytes = 0;
+  // What STOP_COPY would bring, as the device says (MIG_DATA_SIZE); nothing where it doesn't say.
+  std::optional<uint64_t> stop_copy_bytes;
+  uint64_t read_bytes_before = 0;  // of its stream when it was asked
+  // The stream was dry and so is the device: it has nothing more to give before it stops.
+  bool exhausted = false;
+  // The initial bytes are all among the stream's first `initial_packets`.
+  bool initial_read = false;
+  uint32_t initial_packets = 0;
+};
+
+// What is left to move if the device were stopped now, of which `read_bytes` have been read since
+// the session began. A read of n bytes takes n off the initial bytes first, then off the dirty ones
+// (as QEMU counts); the device's own answer about STOP_COPY counts where it is larger.
+uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes);
+
+// A thread that asks (GET_PRECOPY_INFO, MIG_DATA_SIZE) each time that the stream has run dry, which
+// on mlx5 and virtio is also what makes the next dirty data, and then has the stream read again. A
+// device that has nothing is asked again when its fd polls readable, or after a while where it
+// can't be polled.
+//
+// Ownership: owns the thread and the data_fd until the worker has it; borrows the rest.
+// Threads:   Start(), Stop() from one thread; the rest from any. Between them nobody else calls the
+//            device's methods.
+// Blocking:  Stop() waits for a call of the driver's that is under way.
+// Errors:    the first is final, comes from status(), and is told to `events`.
+class PrecopyWatch {
+ public:
+  // `device` is `index` in the worker. The device is asked again no sooner than `interval` after
+  // the last time.
+  static absl::StatusOr<std::unique_ptr<PrecopyWatch>> Make(Device& device, size_t index,
+                                                            UniqueFd data_fd, SourceWorker& worker,
+                                                            std::chrono::milliseconds interval,
+                                                            const Notifier& events);
+  ~PrecopyWatch();
+  PrecopyWatch(const PrecopyWatch&) = delete;
+  PrecopyWatch& operator=(const PrecopyWatch&) = delete;
+
+  void Start();
+  void Stop();
+
+  absl::Status status() const;
+  PrecopyEstimate estimate() const;
+  // The iterations since the last call of this function, at most kIterationsMax of them.
+  std::vector<PrecopyIteration> TakeIterations();
+
+  static constexpr size_t kIterationsMax = 256;
+
+ private:
+  PrecopyWatch(Device& device, size_t index, UniqueFd data_fd, SourceWorker& worker,
+               std::chrono::milliseconds interval, Notifier wake, const Notifier& events);
+  void Run();
+  absl::Status Watch();
+  absl::Status Ask(bool dry);
+  bool WaitUntilDry(uint64_t times_dry);
+  enum class Woken { kInTime, kByStream, kStopped };
+  Woken Sleep(Clock::Duration until, bool for_stream);
+
+  Device& device_;
+  const size_t index_;
+  SourceWorker& worker_;
+  const std::chrono::milliseconds interval_;
+  const bool pollable_;
+  const int fd_;  // stays open while the worker runs, which is longer than this
+  const Notifier wake_;
+  const Notifier& events_;
+
+  // The thread's.
+  UniqueFd data_fd_;
+  Clock::Duration asked_at_{0};
+  Clock::Duration dry_at_{0};
+  Clock::Duration iteration_began_{0};
+  uint64_t iteration_read_bytes_ = 0;
+
+  std::atomic<bool> stop_{false};  // relaxed: the notifier orders it
+  mutable Mutex mutex_;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  PrecopyEstimate estimate_ ABSL_GUARDED_BY(mutex_);
+  std::vector<PrecopyIteration> iterations_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_PRECOPY_WATCH_H_

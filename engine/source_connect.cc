@@ -1,0 +1,182 @@
+// The source's side of a session until frames can flow: docs/wire-format.md, section 4, steps 1
+// to 6.
+
+#include <absl/strings/str_cat.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/device_steps.h"
+#include "engine/source_impl.h"
+#include "transport/tcp/tcp_lane.h"
+#include "transport/tcp/tcp_socket.h"
+
+namespace godwit {
+
+absl::Status SourceSession::Impl::Check() const {
+  GODWIT_RETURN_IF_ERROR(CheckMoveTogether(devices_));
+  if (options_.lanes < 1 || options_.lanes > kLanesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options_.lanes, " lanes, a session has 1 to ", kLanesMax));
+  }
+  if (options_.packet_bytes < 1 || options_.packet_bytes > kPacketBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat("packets of ", options_.packet_bytes,
+                                                   " bytes, allowed are 1 to ", kPacketBytesMax));
+  }
+  return CheckRdma(options_.transport, options_.rdma_device);
+}
+
+absl::Status SourceSession::Impl::Connect() {
+  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd socket,
+                          ConnectTcp(address, options_.connect_timeout, cancel_->fd()));
+  session_id_.resize(kSessionIdBytes);
+  if (::getrandom(session_id_.data(), session_id_.size(), 0) !=
+      static_cast<ssize_t>(session_id_.size())) {
+    return ErrnoStatus(errno, "getrandom");
+  }
+  channel_ = std::make_unique<ControlChannel>(std::move(socket), options_.to,
+                                              /*expect_preface=*/true);
+  return absl::OkStatus();
+}
+
+absl::Status SourceSession::Impl::Greet() {
+  const bool verbs_here =
+      options_.transport == TransportKind::kVerbs ||
+      (options_.transport == TransportKind::kAuto && HasUsableRdmaPort(options_.rdma_device));
+  control::ControlMessage message;
+  control::Hello& hello = *message.mutable_hello();
+  hello.set_software(SoftwareName());
+  hello.set_session_id(session_id_);
+  hello.set_frame_version(kFrameVersion);
+  if (verbs_here) hello.add_transports(control::TRANSPORT_VERBS);
+  if (options_.transport != TransportKind::kVerbs) hello.add_transports(control::TRANSPORT_TCP);
+  hello.set_lanes(options_.lanes);
+  hello.set_packet_bytes(options_.packet_bytes);
+  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
+
+  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
+                          Await(control::ControlMessage::kWelcome, "the target's welcome"));
+  const control::Welcome& welcome = answer.welcome();
+  if (std::find(hello.transports().begin(), hello.transports().end(), welcome.transport()) ==
+      hello.transports().end()) {
+    return absl::InvalidArgumentError("the target chose a transport that was not offered");
+  }
+  if (welcome.window_packets() < kWindowPacketsMin ||
+      welcome.window_packets() > kWindowPacketsMax || welcome.queue_packets() < kQueuePacketsMin ||
+      welcome.queue_packets() > kQueuePacketsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the target's window of ", welcome.window_packets(), " or queue of ",
+                     welcome.queue_packets(), " packets is out of bounds"));
+  }
+  transport_ =
+      welcome.transport() == control::TRANSPORT_VERBS ? TransportKind::kVerbs : TransportKind::kTcp;
+  window_packets_ = welcome.window_packets();
+  lane_limits_ = {kFrameHeaderBytes, PayloadBytesMax(options_.packet_bytes),
+                  welcome.queue_packets()};
+  return absl::OkStatus();
+}
+
+absl::Status SourceSession::Impl::ExchangeDeviceTables() {
+  control::ControlMessage message;
+  *message.mutable_device_table() = OurDeviceTable();
+  uint64_t bytes_total = 0;
+  for (const auto& row : message.device_table().devices()) {
+    bytes_total += row.stop_copy_bytes();
+    stop_copy_bytes_.push_back(row.stop_copy_bytes());
+  }
+  progress_bytes_total_.store(bytes_total, std::memory_order_relaxed);
+  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
+  GODWIT_ASSIGN_OR_RETURN(
+      const control::ControlMessage answer,
+      Await(control::ControlMessage::kDeviceTable, "the target's device table"));
+  return CheckDeviceTable(answer.device_table());
+}
+
+absl::Status SourceSession::Impl::MakeArenaAndLanes() {
+  budget_ = PlanSource(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), options_.lanes,
+                       options_.packet_bytes, lane_limits_.queue_packets);
+  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
+  GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs ? MakeVerbsLanes() : MakeTcpLanes());
+  GODWIT_ASSIGN_OR_RETURN(
+      const control::ControlMessage answer,
+      Await(control::ControlMessage::kLaneSetup, "the target's lanes to be ready"));
+  const control::LaneSetup& theirs = answer.lane_setup();
+  // No time of a peer's is believed further than that.
+  constexpr uint64_t kStepNsMax = 3'600'000'000'000;
+  target_step_ = Clock::Duration(std::min(theirs.resume_ns(), kStepNsMax));
+  if (static_cast<size_t>(theirs.verbs_size()) != verbs_lanes_.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("the target answered ", verbs_lanes_.size(),
+                                                   " queue pairs with ", theirs.verbs_size()));
+  }
+  for (size_t i = 0; i < verbs_lanes_.size(); ++i) {
+    GODWIT_ASSIGN_OR_RETURN(const VerbsEndpoint endpoint,
+                            FromProto(theirs.verbs(static_cast<int>(i))));
+    GODWIT_RETURN_IF_ERROR(verbs_lanes_[i]->Connect(endpoint));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SourceSession::Impl::MakeTcpLanes() {
+  control::ControlMessage message;
+  message.mutable_lane_setup();
+  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
+  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
+  auto sockets = std::make_shared<std::vector<UniqueFd>>();
+  for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
+    GODWIT_ASSIGN_OR_RETURN(UniqueFd socket,
+                            ConnectTcp(address, options_.connect_timeout, cancel_->fd()));
+    TuneLaneSocket(socket.get());
+    const auto preface = LanePreface(session_id_, lane);
+    GODWIT_RETURN_IF_ERROR(
+        WriteAll(socket.get(), {reinterpret_cast<const std::byte*>(preface.data()), preface.size()},
+                 std::chrono::steady_clock::now() + options_.connect_timeout));
+    sockets->push_back(std::move(socket));
+    KeepAlive();
+  }
+  lane_factory_ = [this, sockets](IoRing& ring) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    for (UniqueFd& socket : *sockets) {
+      lanes.push_back(TcpLane::Make(std::move(socket), ring, lane_limits_, LaneRole::kSender,
+                                    absl::StrCat("tcp ", options_.to)));
+    }
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+  };
+  return absl::OkStatus();
+}
+
+absl::Status SourceSession::Impl::MakeVerbsLanes() {
+  GODWIT_ASSIGN_OR_RETURN(verbs_device_,
+                          VerbsDevice::Open(RdmaOptions(options_.rdma_device), *arena_));
+  control::ControlMessage message;
+  control::LaneSetup& setup = *message.mutable_lane_setup();
+  for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
+    GODWIT_ASSIGN_OR_RETURN(auto made,
+                            VerbsLane::Create(*verbs_device_, LaneRole::kSender, lane_limits_));
+    *setup.add_verbs() = ToProto(made->local());
+    verbs_lanes_.push_back(std::move(made));
+  }
+  lane_factory_ = [this](IoRing& /*ring*/) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    for (auto& lane : verbs_lanes_) lanes.push_back(std::move(lane));
+    verbs_lanes_.clear();
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+  };
+  return channel_->Send(message);
+}
+
+absl::Status SourceSession::Impl::StartWorker() {
+  loaded_bytes_.resize(devices_.size());
+  loaded_packets_.resize(devices_.size());
+  std::vector<std::string> names;
+  for (const Device* device : devices_) names.push_back(device->name());
+  const SourceWorker::Limits limits = {options_.packet_bytes, budget_.chain_packets,
+                                       window_packets_, lane_limits_.queue_packets, options_.lanes};
+  GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));
+  return worker_->Start(std::move(lane_factory_));
+}
+
+}  // namespace godwit

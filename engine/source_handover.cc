@@ -1,0 +1,143 @@
+// The source's side of the handover: docs/handover.md.
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/device_steps.h"
+#include "engine/source_impl.h"
+#include "transport/tcp/tcp_socket.h"
+
+namespace godwit {
+namespace {
+
+// While contact is lost after Commit: how long one attempt may take, and the pause between two.
+constexpr std::chrono::milliseconds kReconnectTimeout{1000};
+constexpr std::chrono::milliseconds kReconnectPause{200};
+
+}  // namespace
+
+// A device that was reset behind our back runs: what the target has is not its state any more.
+absl::Status SourceSession::Impl::CheckStillStopped() {
+  return ForEachDevice(
+      devices_.size(),
+      [this](size_t i) -> absl::Status {
+        const std::string where = absl::StrCat("device ", devices_[i]->name());
+        const absl::StatusOr<DeviceState> state = devices_[i]->State();
+        if (!state.ok()) return Annotate(state.status(), where);
+        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
+        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
+                                                ", though nobody took it out of STOP_COPY"));
+      },
+      [this] { KeepAlive(); });
+}
+
+absl::Status SourceSession::Impl::HandOver() {
+  SetPhase(SessionPhase::kHandingOver);
+  worker_->Stop();
+  GODWIT_RETURN_IF_ERROR(CheckStillStopped());
+  GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }));
+  // Only receipts can be on the way now. Above all no Done: it would be taken for the answer.
+  while (true) {
+    GODWIT_ASSIGN_OR_RETURN(const auto early, Receive());
+    if (!early.has_value()) break;
+    if (!early->has_receipts()) return OutOfTurn(*early);
+  }
+  if (cancelled()) return absl::CancelledError("cancelled");
+  // From here on the target may run: the source never resumes by itself.
+  committed_ = true;
+  absl::Status outcome = SendCommit();
+  if (outcome.ok()) outcome = AwaitOutcome();
+  // An answer is an answer; anything else is lost contact.
+  if (!outcome.ok() && !target_rolled_back_) outcome = Resolve(std::move(outcome));
+  GODWIT_RETURN_IF_ERROR(outcome);
+  done_at_ = Clock::Steady().Now();
+  SendForget();
+  return absl::OkStatus();
+}
+
+absl::Status SourceSession::Impl::SendCommit() {
+  control::ControlMessage message;
+  message.mutable_commit()->set_session_id(session_id_);
+  return channel_->Send(message);
+}
+
+void SourceSession::Impl::SendForget() {
+  control::ControlMessage message;
+  message.mutable_forget();
+  (void)channel_->Send(message);  // a target that doesn't hear it forgets after a while
+}
+
+// What became of the devices at the target. OK: they run there. With target_rolled_back_: they
+// never will. Any other error: it isn't known.
+absl::Status SourceSession::Impl::AwaitOutcome() {
+  const Clock::Duration deadline = Clock::Steady().Now() + options_.resolve_timeout;
+  while (Clock::Steady().Now() < deadline) {
+    auto received = Receive();
+    // Given up before it had our Commit: it never will run them.
+    if (absl::IsAborted(received.status())) target_rolled_back_ = true;
+    GODWIT_ASSIGN_OR_RETURN(const std::optional<control::ControlMessage> answer,
+                            std::move(received));
+    if (answer.has_value()) {
+      if (answer->has_done()) return absl::OkStatus();
+      if (answer->has_rolled_back()) {
+        target_rolled_back_ = true;
+        return absl::AbortedError(absl::StrCat("peer ", channel_->peer(), " could not run them: ",
+                                               Printable(answer->rolled_back().reason())));
+      }
+      if (!answer->has_receipts()) return OutOfTurn(*answer);
+      continue;  // sent before it had our Commit
+    }
+    const absl::Status waited = WaitForNews();
+    // Too late to cancel: the answer decides.
+    if (!waited.ok() && !absl::IsCancelled(waited)) return waited;
+  }
+  return absl::DeadlineExceededError(absl::StrCat("the target answers, but did not say in ",
+                                                  options_.resolve_timeout.count(),
+                                                  " ms whether the devices run there"));
+}
+
+// Looks for the target until it says how it ended.
+absl::Status SourceSession::Impl::Resolve(absl::Status why) {
+  observer_.OnNote(absl::StrCat("contact was lost at the handover (", why.message(),
+                                "): asking the target how it ended"));
+  const Clock::Duration deadline = Clock::Steady().Now() + options_.resolve_timeout;
+  while (Clock::Steady().Now() < deadline) {
+    absl::Status outcome = Reconnect();
+    if (outcome.ok()) outcome = SendCommit();
+    if (outcome.ok()) outcome = AwaitOutcome();
+    if (outcome.ok() || target_rolled_back_) return outcome;
+    channel_.reset();
+    // A second wish to end is obeyed: whoever has it looks after both hosts.
+    const absl::Status waited = Pause(kReconnectPause);
+    if (!waited.ok()) return why;
+    why = std::move(outcome);
+  }
+  return why;
+}
+
+absl::Status SourceSession::Impl::Reconnect() {
+  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTcp(address, kReconnectTimeout, cancel_->fd()));
+  channel_ = std::make_unique<ControlChannel>(std::move(socket), options_.to,
+                                              /*expect_preface=*/true);
+  return absl::OkStatus();
+}
+
+// Puts every device back to RUNNING, and then the vCPUs.
+absl::Status SourceSession::Impl::RollBack() {
+  (void)StopWatches();  // what they have to say is known or no longer matters
+  if (worker_ != nullptr) worker_->Stop();
+  if (!left_running_ && !vcpus_stopped_) return absl::OkStatus();
+  absl::Status back;
+  if (left_running_) back = PutBackToRunning(devices_, observer_, [this] { KeepAlive(); });
+  if (back.ok() && vcpus_stopped_ && options_.vm.start_vcpus) {
+    back = Annotate(options_.vm.start_vcpus(), "starting the vCPUs again");
+  }
+  return back;
+}
+
+}  // namespace godwit

@@ -1,0 +1,111 @@
+// The source's side of a session. Its parts: source_connect.cc, source_precopy.cc,
+// source_session.cc (stop, stream, report), source_handover.cc.
+#ifndef GODWIT_ENGINE_SOURCE_IMPL_H_
+#define GODWIT_ENGINE_SOURCE_IMPL_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/buffer_budget.h"
+#include "engine/precopy_watch.h"
+#include "engine/session_base.h"
+#include "engine/source_worker.h"
+#include "engine/switchover.h"
+#include "godwit/session.h"
+#include "transport/verbs/verbs_device.h"
+
+namespace godwit {
+
+class SourceSession::Impl final : public SessionBase {
+ public:
+  Impl(SourceOptions options, std::vector<Device*> devices, SessionObserver& observer)
+      : SessionBase(std::move(devices), observer), options_(std::move(options)) {}
+
+  SessionReport Run();
+
+ private:
+  absl::Status Check() const;
+  absl::Status Connect();
+  absl::Status Greet();
+  absl::Status ExchangeDeviceTables();
+  absl::Status MakeArenaAndLanes();
+  absl::Status MakeTcpLanes();
+  absl::Status MakeVerbsLanes();
+  absl::Status StartWorker();
+
+  absl::Status PreCopy();
+  absl::Status BeginPreCopy();
+  absl::Status FollowPreCopy(SwitchoverVerdict& verdict);
+  // Fills `report` with the numbers that the facts are made of.
+  SwitchoverFacts Facts(SwitchoverReport& report);
+  absl::Status EndPreCopy();
+  absl::Status StopWatches();
+
+  absl::Status StopDevices();
+  absl::Status ToStopCopy(size_t device);
+  absl::StatusOr<std::string> SaveConfig(size_t device);
+  absl::Status Stream();
+  absl::Status CheckProgress();
+  absl::Status TakeReceipts(const control::Receipts& receipts);
+  absl::Status CompareLoaded(const control::Loaded& loaded);
+
+  absl::Status CheckStillStopped();
+  absl::Status HandOver();
+  absl::Status SendCommit();
+  void SendForget();
+  absl::Status AwaitOutcome();
+  absl::Status Resolve(absl::Status why);
+  absl::Status Reconnect();
+  absl::Status RollBack();
+
+  absl::Status MoveAll();
+  void PublishProgress();
+  void FillReport(SessionReport& report) const;
+
+  const SourceOptions options_;
+  std::string session_id_;
+  TransportKind transport_ = TransportKind::kTcp;  // as agreed
+  uint32_t window_packets_ = 0;
+  SourceBudget budget_;
+  LaneLimits lane_limits_;
+
+  std::unique_ptr<VerbsDevice> verbs_device_;
+  std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
+  LaneFactory lane_factory_;
+  std::unique_ptr<SourceWorker> worker_;
+
+  // Pre-copy. By position; null where the device has none.
+  std::vector<std::unique_ptr<PrecopyWatch>> watches_;
+  RateMeter rate_;
+  std::optional<SwitchoverReport> switchover_;
+  std::vector<uint64_t> loaded_bytes_;     // at the target, by device
+  std::vector<uint32_t> loaded_packets_;   // the same
+  std::vector<uint64_t> stop_copy_bytes_;  // by device, as it said before the session
+  Clock::Duration source_step_{0};
+  Clock::Duration target_step_{0};
+
+  std::vector<DeviceReport> device_reports_;
+  bool left_running_ = false;   // a device may have left RUNNING
+  bool vcpus_stopped_ = false;  // stop_vcpus was called
+  bool committed_ = false;
+  bool target_rolled_back_ = false;  // it said so after Commit: it never will run the devices
+  Clock::Duration progress_at_{0};   // when the target last said that it has loaded more
+  Clock::Duration precopy_at_{0};
+  Clock::Duration precopy_time_{0};
+  Clock::Duration stopped_at_{0};
+  Clock::Duration stop_copy_at_{0};
+  Clock::Duration loaded_at_{0};
+  Clock::Duration done_at_{0};
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_SOURCE_IMPL_H_

@@ -1,0 +1,180 @@
+// The source's side of a session while its devices still run: docs/switchover.md.
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/device_steps.h"
+#include "engine/source_impl.h"
+
+namespace godwit {
+
+absl::string_view SwitchoverReasonName(SwitchoverReason reason) {
+  switch (reason) {
+    case SwitchoverReason::kConverged:
+      return "converged";
+    case SwitchoverReason::kNothingMore:
+      return "nothing more";
+    case SwitchoverReason::kTimeMax:
+      return "time limit";
+    case SwitchoverReason::kBytesMax:
+      return "byte limit";
+  }
+  return "?";
+}
+
+// Until it is time to stop the devices. At the end no stream is being read.
+absl::Status SourceSession::Impl::PreCopy() {
+  watches_.resize(devices_.size());
+  const bool any = std::any_of(devices_.begin(), devices_.end(),
+                               [](const Device* device) { return device->flags().pre_copy; });
+  if (!options_.pre_copy || !any) return absl::OkStatus();
+  SetPhase(SessionPhase::kPreCopying);
+  precopy_at_ = Clock::Steady().Now();
+  GODWIT_RETURN_IF_ERROR(BeginPreCopy());
+  SwitchoverVerdict verdict;
+  while (verdict.decision == SwitchoverDecision::kGoOn) {
+    GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
+    if (message.has_value()) {
+      if (!message->has_receipts()) return OutOfTurn(*message);
+      GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
+      if (cancelled()) return absl::CancelledError("cancelled");
+      continue;
+    }
+    if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(FollowPreCopy(verdict));
+    PublishProgress();
+    if (verdict.decision == SwitchoverDecision::kGoOn) GODWIT_RETURN_IF_ERROR(WaitForEvents());
+  }
+  precopy_time_ = Clock::Steady().Now() - precopy_at_;
+  if (verdict.decision == SwitchoverDecision::kAbort) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "pre-copy does not get the downtime under ", options_.precopy_limits.downtime.count(),
+        " ms (", SwitchoverReasonName(verdict.reason),
+        "): allow more downtime, or let it switch all the same"));
+  }
+  return EndPreCopy();
+}
+
+absl::Status SourceSession::Impl::BeginPreCopy() {
+  left_running_ = true;
+  std::vector<UniqueFd> streams(devices_.size());
+  const Clock::Duration before = Clock::Steady().Now();
+  GODWIT_RETURN_IF_ERROR(ForEachDevice(
+      devices_.size(),
+      [&](size_t i) -> absl::Status {
+        if (!devices_[i]->flags().pre_copy) return absl::OkStatus();
+        GODWIT_ASSIGN_OR_RETURN(streams[i], OpenStream(*devices_[i], DeviceState::kPreCopy));
+        return absl::OkStatus();
+      },
+      [this] { KeepAlive(); }));
+  source_step_ = Clock::Steady().Now() - before;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    if (!streams[i].valid()) continue;
+    GODWIT_ASSIGN_OR_RETURN(watches_[i],
+                            PrecopyWatch::Make(*devices_[i], i, std::move(streams[i]), *worker_,
+                                               options_.precopy_interval, events()));
+    watches_[i]->Start();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SourceSession::Impl::FollowPreCopy(SwitchoverVerdict& verdict) {
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    if (watches_[i] == nullptr) continue;
+    GODWIT_RETURN_IF_ERROR(watches_[i]->status());
+    for (const PrecopyIteration& iteration : watches_[i]->TakeIterations()) {
+      ++device_reports_[i].precopy_iterations;
+      observer_.OnPrecopyIteration(iteration);
+    }
+  }
+  SwitchoverReport report;
+  const SwitchoverFacts facts = Facts(report);
+  if (facts.downtime.has_value()) {
+    progress_downtime_.store(facts.downtime->count(), std::memory_order_relaxed);
+    report.predicted_downtime = *facts.downtime;
+  }
+  verdict = DecideSwitchover(facts, options_.precopy_limits);
+  if (verdict.decision != SwitchoverDecision::kSwitch) return absl::OkStatus();
+  report.reason = verdict.reason;
+  switchover_ = report;
+  observer_.OnSwitchover(report);
+  return absl::OkStatus();
+}
+
+SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
+  SwitchoverFacts facts;
+  facts.all_asked = facts.initial_bytes_loaded = facts.exhausted = true;
+  uint64_t loaded_bytes = 0;
+  bool busy = false;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    const SourceWorker::DeviceCounters& counters = worker_->device_counters(i);
+    if (watches_[i] == nullptr) {
+      report.remaining_bytes += stop_copy_bytes_[i];
+      continue;
+    }
+    const PrecopyEstimate estimate = watches_[i]->estimate();
+    const uint64_t read_bytes = counters.read_bytes.load(std::memory_order_relaxed);
+    const uint64_t on_the_way = read_bytes - std::min(read_bytes, loaded_bytes_[i]);
+    report.remaining_bytes += RemainingBytes(estimate, read_bytes) + on_the_way;
+    facts.all_asked &= estimate.asked > 0;
+    // The target's receipts are its acknowledgement: what it has loaded is with the device.
+    facts.initial_bytes_loaded &=
+        estimate.initial_read && loaded_packets_[i] >= estimate.initial_packets;
+    facts.exhausted &= estimate.exhausted && on_the_way == 0;
+    facts.precopy_bytes += read_bytes;
+    loaded_bytes += loaded_bytes_[i];
+    busy |= on_the_way > 0 || !counters.dry.load(std::memory_order_relaxed);
+  }
+  const Clock::Duration now = Clock::Steady().Now();
+  rate_.Sample(now, loaded_bytes, busy);
+  const std::optional<double> rate = rate_.bytes_per_second();
+  report.bytes_per_second = rate.value_or(0);
+  report.source_step = options_.expected_source_step.value_or(source_step_);
+  report.target_step = options_.expected_target_step.value_or(target_step_);
+  report.round_trip = channel_->round_trip();
+  facts.downtime =
+      EstimateDowntime(report.remaining_bytes, rate,
+                       CostsOf(static_cast<uint32_t>(devices_.size()), report.source_step,
+                               report.target_step, report.round_trip));
+  facts.precopy_time = now - precopy_at_;
+  return facts;
+}
+
+// A blocked call of a driver's must not let the peer think that we are gone.
+absl::Status SourceSession::Impl::StopWatches() {
+  return ForEachDevice(
+      watches_.size(),
+      [this](size_t i) {
+        if (watches_[i] == nullptr) return absl::OkStatus();
+        watches_[i]->Stop();
+        return watches_[i]->status();
+      },
+      [this] { KeepAlive(); });
+}
+
+absl::Status SourceSession::Impl::EndPreCopy() {
+  GODWIT_RETURN_IF_ERROR(StopWatches());
+  worker_->HoldReads();
+  while (!worker_->reads_held()) {
+    GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
+    if (message.has_value()) {
+      if (!message->has_receipts()) return OutOfTurn(*message);
+      GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
+      continue;
+    }
+    if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(WaitForEvents());
+  }
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    if (watches_[i] == nullptr) continue;
+    device_reports_[i].precopy_bytes =
+        worker_->device_counters(i).read_bytes.load(std::memory_order_relaxed);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace godwit

@@ -1,0 +1,92 @@
+#include "engine/switchover.h"
+
+#include <algorithm>
+
+namespace godwit {
+
+void RateMeter::Sample(Clock::Duration now, uint64_t bytes, bool busy) {
+  if (last_now_.has_value()) {
+    const uint64_t came = bytes - std::min(bytes, last_bytes_);
+    // What came belongs to the time that it took, also when nothing is left to move now.
+    if (busy || came > 0) open_.time += now - *last_now_;
+    open_.bytes += came;
+    if (open_.time >= kSampleMin || (!busy && open_.bytes > 0)) {
+      Close(open_);
+      open_ = {};
+    }
+  }
+  last_now_ = now;
+  last_bytes_ = bytes;
+}
+
+void RateMeter::Close(const Slice& slice) {
+  slices_.push_back(slice);
+  sum_.time += slice.time;
+  sum_.bytes += slice.bytes;
+  while (slices_.size() > kSamplesMax ||
+         (slices_.size() > 1 && sum_.time - slices_.front().time > kWindow)) {
+    sum_.time -= slices_.front().time;
+    sum_.bytes -= slices_.front().bytes;
+    slices_.pop_front();
+  }
+}
+
+std::optional<double> RateMeter::bytes_per_second() const {
+  const Clock::Duration time = sum_.time + open_.time;
+  const uint64_t bytes = sum_.bytes + open_.bytes;
+  if (bytes < kBytesMin || time <= Clock::Duration::zero()) return std::nullopt;
+  return static_cast<double>(bytes) / std::chrono::duration<double>(time).count();
+}
+
+SwitchoverCosts CostsOf(uint32_t devices, Clock::Duration source_step, Clock::Duration target_step,
+                        Clock::Duration round_trip) {
+  SwitchoverCosts costs;
+  costs.source_step = source_step;
+  costs.target_step = target_step;
+  costs.round_trip = round_trip;
+  if (devices > 1) {
+    ++costs.source_steps;
+    ++costs.target_steps;
+  }
+  return costs;
+}
+
+std::optional<Clock::Duration> EstimateDowntime(uint64_t remaining_bytes,
+                                                std::optional<double> bytes_per_second,
+                                                const SwitchoverCosts& costs) {
+  Clock::Duration downtime = costs.source_steps * costs.source_step +
+                             costs.target_steps * costs.target_step +
+                             costs.messages * costs.round_trip / 2;
+  constexpr double kBytesPerSecondAssumed = 100.0 * 1024 * 1024;
+  if (!bytes_per_second.has_value() && remaining_bytes > RateMeter::kBytesMin) return std::nullopt;
+  // A day is longer than any limit, and fits.
+  constexpr double kSecondsMax = 86'400;
+  const double seconds =
+      std::min(kSecondsMax, static_cast<double>(remaining_bytes) /
+                                bytes_per_second.value_or(kBytesPerSecondAssumed));
+  downtime += std::chrono::duration_cast<Clock::Duration>(std::chrono::duration<double>(seconds));
+  return downtime;
+}
+
+SwitchoverVerdict DecideSwitchover(const SwitchoverFacts& facts, const PrecopyLimits& limits) {
+  const bool short_enough = facts.downtime.has_value() && *facts.downtime <= limits.downtime;
+  if (facts.all_asked && facts.initial_bytes_loaded && short_enough) {
+    return {SwitchoverDecision::kSwitch, SwitchoverReason::kConverged};
+  }
+  SwitchoverVerdict verdict;
+  verdict.decision = limits.on_no_convergence == OnNoConvergence::kAbort
+                         ? SwitchoverDecision::kAbort
+                         : SwitchoverDecision::kSwitch;
+  if (facts.all_asked && facts.initial_bytes_loaded && facts.exhausted) {
+    verdict.reason = SwitchoverReason::kNothingMore;
+  } else if (facts.precopy_time >= limits.time_max) {
+    verdict.reason = SwitchoverReason::kTimeMax;
+  } else if (limits.bytes_max > 0 && facts.precopy_bytes >= limits.bytes_max) {
+    verdict.reason = SwitchoverReason::kBytesMax;
+  } else {
+    verdict.decision = SwitchoverDecision::kGoOn;
+  }
+  return verdict;
+}
+
+}  // namespace godwit

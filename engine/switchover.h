@@ -1,0 +1,94 @@
+// When to stop the devices: the estimate of the downtime, and the decision.
+#ifndef GODWIT_ENGINE_SWITCHOVER_H_
+#define GODWIT_ENGINE_SWITCHOVER_H_
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+
+#include "base/clock.h"
+#include "godwit/session.h"
+
+namespace godwit {
+
+// Bytes loaded at the target over the time in which there was something to move, of the recent
+// past.
+//
+// Threads: single-threaded. Blocking: never. Errors: none.
+class RateMeter {
+ public:
+  static constexpr Clock::Duration kWindow = std::chrono::seconds(2);  // of busy time
+  static constexpr size_t kSamplesMax = 256;
+  static constexpr Clock::Duration kSampleMin = std::chrono::milliseconds(5);
+
+  // `bytes` are loaded in all by `now`; `busy`: there is more to move since the last call.
+  void Sample(Clock::Duration now, uint64_t bytes, bool busy);
+  // Fewer bytes say more about latency than about the path.
+  static constexpr uint64_t kBytesMin = uint64_t{1} << 20;
+
+  // Bytes a second; nothing before kBytesMin were measured.
+  std::optional<double> bytes_per_second() const;
+
+ private:
+  struct Slice {
+    Clock::Duration time{0};
+    uint64_t bytes = 0;
+  };
+  void Close(const Slice& slice);
+
+  std::deque<Slice> slices_;
+  Slice sum_;
+  Slice open_;
+  std::optional<Clock::Duration> last_now_;
+  uint64_t last_bytes_ = 0;
+};
+
+// How long a switchover's steps take but for the data.
+struct SwitchoverCosts {
+  Clock::Duration source_step{0};  // a state change of all devices at once, at the source
+  Clock::Duration target_step{0};  // the same at the target
+  Clock::Duration round_trip{0};   // of the control channel
+  uint32_t source_steps = 2;
+  uint32_t target_steps = 2;
+  uint32_t messages = 4;
+};
+
+// The steps between "stop" and "they run" with this many devices:
+// source: (to RUNNING_P2P where there are several,) to STOP_COPY with the config saved, to STOP;
+// target: to STOP with the config loaded, (to RUNNING_P2P,) to RUNNING;
+// messages: the last packets, Loaded, Commit, Done.
+SwitchoverCosts CostsOf(uint32_t devices, Clock::Duration source_step, Clock::Duration target_step,
+                        Clock::Duration round_trip);
+
+// downtime = source_steps × source_step + remaining ÷ rate + target_steps × target_step
+//            + messages × round_trip ÷ 2
+// Without a measured rate 100 MiB/s are assumed for up to RateMeter::kBytesMin, and for more there
+// is no estimate.
+std::optional<Clock::Duration> EstimateDowntime(uint64_t remaining_bytes,
+                                                std::optional<double> bytes_per_second,
+                                                const SwitchoverCosts& costs);
+
+// What the decision is made from.
+struct SwitchoverFacts {
+  bool all_asked = false;             // every device has said what is left
+  bool initial_bytes_loaded = false;  // at the target, of every device
+  bool exhausted = false;             // no device has more to give before it stops
+  std::optional<Clock::Duration> downtime;
+  uint64_t precopy_bytes = 0;
+  Clock::Duration precopy_time{0};
+};
+
+enum class SwitchoverDecision { kGoOn, kSwitch, kAbort };
+struct SwitchoverVerdict {
+  SwitchoverDecision decision = SwitchoverDecision::kGoOn;
+  SwitchoverReason reason = SwitchoverReason::kConverged;
+};
+
+// One pure function: switch when the estimate is under the limit and the target has the initial
+// bytes; do what `limits.on_no_convergence` says when there is nothing more to gain or a bound of
+// pre-copy is reached.
+SwitchoverVerdict DecideSwitchover(const SwitchoverFacts& facts, const PrecopyLimits& limits);
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_SWITCHOVER_H_

@@ -1,0 +1,200 @@
+// The target's side of the handover: docs/handover.md.
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/device_steps.h"
+#include "engine/target_impl.h"
+
+namespace godwit {
+namespace {
+
+// Connections whose first message hasn't come yet, and how long each may take with it.
+constexpr size_t kCallersMax = 8;
+constexpr std::chrono::seconds kCallerTimeout{2};
+
+}  // namespace
+
+absl::Status TargetSession::Impl::HandOver() {
+  SetPhase(SessionPhase::kHandingOver);
+  GODWIT_RETURN_IF_ERROR(AwaitCommit());
+  committed_ = true;
+  GODWIT_RETURN_IF_ERROR(RunHere());
+  owner_ = true;
+  absl::Status started;
+  if (options_.vm.start_vcpus) {
+    started = Annotate(options_.vm.start_vcpus(),
+                       "the devices run here, but the VMM could not start the vCPUs");
+  }
+  done_at_ = Clock::Steady().Now();
+  control::ControlMessage done;
+  done.mutable_done();
+  Answer(done);
+  return started;
+}
+
+// Until the source has committed. Contact may be lost and made again meanwhile: by a Commit, which
+// is then the first message of a new connection.
+absl::Status TargetSession::Impl::AwaitCommit() {
+  const Clock::Duration deadline = Clock::Steady().Now() + options_.commit_timeout;
+  absl::Status lost;
+  while (Clock::Steady().Now() < deadline) {
+    if (channel_ != nullptr) {
+      const auto message = Receive();
+      if (absl::IsAborted(message.status())) return message.status();
+      if (message.ok() && message->has_value()) {
+        if (!(*message)->has_commit()) return OutOfTurn(**message);
+        return absl::OkStatus();
+      }
+      if (!message.ok()) {
+        // It closed its end and Commit did not come before: so it has not committed.
+        if (channel_->closed_in_order()) return message.status();
+        lost = message.status();
+        observer_.OnNote(absl::StrCat("waiting for the source to come back: ", lost.message()));
+        channel_.reset();
+      }
+    } else if (auto caller = NextCaller(); caller != nullptr) {
+      channel_ = std::move(caller);
+      return absl::OkStatus();
+    }
+    std::vector<pollfd> fds;
+    if (channel_ == nullptr) AddCallerFds(fds);
+    const absl::Status waited = WaitForEvents(fds);
+    // A Commit that is here already comes before a Cancel(): the source will not run again.
+    if (absl::IsCancelled(waited)) {
+      if (channel_ == nullptr) return waited;
+      const auto last = Receive();
+      if (!last.ok() || !last->has_value() || !(*last)->has_commit()) return waited;
+      return absl::OkStatus();
+    }
+    // Any other error is the channel's: Receive() says it again.
+  }
+  if (!lost.ok()) return Annotate(lost, "the source did not come back in time");
+  return absl::DeadlineExceededError(
+      absl::StrCat("the source has not committed in ", options_.commit_timeout.count(), " ms"));
+}
+
+void TargetSession::Impl::AddCallerFds(std::vector<pollfd>& fds) const {
+  rendezvous_->AddPollFds(fds);
+  for (const Caller& caller : callers_) fds.push_back({caller.channel->fd(), POLLIN, 0});
+}
+
+// A new connection of our source's, whose first message was its Commit, if one has come.
+std::unique_ptr<ControlChannel> TargetSession::Impl::NextCaller() {
+  while (callers_.size() < kCallersMax) {
+    auto arrival = rendezvous_->Next();
+    if (!arrival.ok()) {
+      observer_.OnNote(absl::StrCat("turned away ", arrival.status().message()));
+      continue;
+    }
+    if (!arrival->has_value()) break;
+    if ((*arrival)->kind != PrefaceKind::kControl) {
+      observer_.OnNote(absl::StrCat("turned away ", (*arrival)->peer, ": a lane, too late"));
+      continue;
+    }
+    callers_.push_back(
+        {std::make_unique<ControlChannel>(std::move((*arrival)->socket), (*arrival)->peer,
+                                          /*expect_preface=*/false),
+         Clock::Steady().Now() + kCallerTimeout});
+  }
+  for (auto caller = callers_.begin(); caller != callers_.end();) {
+    const auto message = caller->channel->Receive();
+    if (message.ok() && message->has_value() && (*message)->has_commit() &&
+        (*message)->commit().session_id() == session_id_) {
+      auto channel = std::move(caller->channel);
+      callers_.erase(caller);
+      return channel;
+    }
+    const bool waiting = message.ok() && !message->has_value();
+    if (waiting && Clock::Steady().Now() < caller->deadline) {
+      ++caller;
+      continue;
+    }
+    observer_.OnNote(absl::StrCat("turned away ", caller->channel->peer(),
+                                  ": it is not the source of this session"));
+    caller = callers_.erase(caller);
+  }
+  return nullptr;
+}
+
+absl::Status TargetSession::Impl::RunHere() {
+  return RunAll(devices_, [this] { KeepAlive(); });
+}
+
+// Tells the source how it ended, as often as it asks, until it has heard it or outcome_hold is
+// over. A Cancel() ends that at once.
+void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
+  const Clock::Duration deadline = Clock::Steady().Now() + options_.outcome_hold;
+  bool said_so = false;
+  if (channel_ != nullptr && !channel_->Send(outcome).ok()) channel_.reset();
+  while (Clock::Steady().Now() < deadline) {
+    if (channel_ != nullptr) {
+      const auto message = Receive();
+      if (message.ok() && message->has_value()) {
+        if ((*message)->has_forget()) return;
+        if ((*message)->has_commit()) (void)channel_->Send(outcome);
+        continue;
+      }
+      if (absl::IsAborted(message.status())) return;
+      // Closed in order without a Commit: it never committed.
+      if (!message.ok() && !committed_ && channel_->closed_in_order()) return;
+      if (!message.ok()) channel_.reset();
+    }
+    if (channel_ == nullptr) {
+      if (auto caller = NextCaller(); caller != nullptr) {
+        channel_ = std::move(caller);
+        (void)channel_->Send(outcome);
+        continue;
+      }
+      if (!said_so) {
+        observer_.OnNote(absl::StrCat(
+            "the source may not know yet how it ended: staying to tell it for up to ",
+            std::chrono::ceil<std::chrono::seconds>(options_.outcome_hold).count(), " s"));
+        said_so = true;
+      }
+    }
+    std::vector<pollfd> fds;
+    if (channel_ == nullptr) AddCallerFds(fds);
+    if (absl::IsCancelled(WaitForNews(fds))) return;
+  }
+}
+
+// The devices will not run here: puts them back and says so to whoever has to know.
+absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
+  // Before Commit the source is told first: its VM waits.
+  if (!committed_) SendAbort(why);
+  const absl::Status rolled_back = RollBack();
+  if (committed_ && !rolled_back.ok()) {
+    // What is not reset may run: nothing may be promised to the source, which stays stopped.
+    in_doubt_ = true;
+    channel_.reset();
+    return WithRollBack(
+        Annotate(why, "the source has handed over, but the devices do not run here"), rolled_back);
+  }
+  // An Abort of the source's or an orderly end of its channel: it never committed.
+  const bool may_have_committed =
+      promised_ && !absl::IsAborted(why) && (channel_ == nullptr || !channel_->closed_in_order());
+  if (may_have_committed) {
+    control::ControlMessage message;
+    message.mutable_rolled_back()->set_reason(Printable(why.message()));
+    Answer(message);
+  } else {
+    why = PreferPeersReason(std::move(why));
+  }
+  return WithRollBack(std::move(why), rolled_back);
+}
+
+// Resets every device.
+absl::Status TargetSession::Impl::RollBack() {
+  for (auto& loader : loaders_) loader->Stop();
+  if (worker_ != nullptr) worker_->Stop();
+  streams_.clear();
+  if (!resuming_) return absl::OkStatus();
+  return ResetAll(devices_, [this] { KeepAlive(); });
+}
+
+}  // namespace godwit

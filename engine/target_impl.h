@@ -1,0 +1,103 @@
+// The target's side of a session. Its parts: target_connect.cc, target_session.cc (load, report),
+// target_handover.cc.
+#ifndef GODWIT_ENGINE_TARGET_IMPL_H_
+#define GODWIT_ENGINE_TARGET_IMPL_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/buffer_budget.h"
+#include "engine/loader.h"
+#include "engine/session_base.h"
+#include "engine/target_worker.h"
+#include "godwit/session.h"
+#include "transport/rendezvous.h"
+#include "transport/verbs/verbs_device.h"
+
+namespace godwit {
+
+class TargetSession::Impl final : public SessionBase {
+ public:
+  Impl(TargetOptions options, std::vector<Device*> devices, SessionObserver& observer)
+      : SessionBase(std::move(devices), observer), options_(std::move(options)) {}
+
+  SessionReport Run();
+
+ private:
+  absl::Status Listen();
+  absl::Status WaitForPeer();
+  absl::StatusOr<control::Hello> AwaitHello();
+  absl::Status Welcome(const control::Hello& hello);
+  absl::StatusOr<TransportKind> ChooseTransport(const control::Hello& hello) const;
+  absl::Status ExchangeDeviceTables();
+  absl::Status Resume();
+  absl::Status MakeLanes();
+  absl::Status AcceptTcpLanes();
+  absl::Status MakeVerbsLanes(const control::LaneSetup& theirs, control::LaneSetup& ours);
+  absl::Status Load();
+  bool AllLoaded() const;
+  absl::Status LoaderFailure() const;
+  absl::Status SendReceipts();
+  absl::Status SendLoaded();
+
+  absl::Status HandOver();
+  absl::Status AwaitCommit();
+  void AddCallerFds(std::vector<pollfd>& fds) const;
+  std::unique_ptr<ControlChannel> NextCaller();
+  absl::Status RunHere();
+  void Answer(const control::ControlMessage& outcome);
+  absl::Status EndWithoutDevices(absl::Status why);
+  absl::Status RollBack();
+
+  absl::Status MoveAll();
+  void PublishProgress();
+  void FillReport(SessionReport& report) const;
+
+  const TargetOptions options_;
+  std::unique_ptr<Rendezvous> rendezvous_;
+  std::string session_id_;
+  TransportKind transport_ = TransportKind::kTcp;  // as agreed
+  uint32_t lane_count_ = 0;
+  size_t packet_bytes_ = 0;
+  TargetBudget budget_;
+  LaneLimits lane_limits_;
+
+  std::unique_ptr<VerbsDevice> verbs_device_;
+  std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
+  LaneFactory lane_factory_;
+  std::vector<UniqueFd> streams_;
+  std::vector<std::unique_ptr<ReorderWindow>> windows_;
+  std::vector<std::unique_ptr<Loader>> loaders_;
+  std::unique_ptr<TargetWorker> worker_;
+
+  // A new connection, until its first message.
+  struct Caller {
+    std::unique_ptr<ControlChannel> channel;
+    Clock::Duration deadline{0};
+  };
+  std::vector<Caller> callers_;  // at most kCallersMax
+
+  bool resuming_ = false;   // a device may have left RUNNING
+  bool promised_ = false;   // Loaded was sent: the source may have committed
+  bool committed_ = false;  // it has
+  bool owner_ = false;      // the devices run here, and the VM is ours
+  bool in_doubt_ = false;   // they should not run here, and one may
+  control::Receipts last_receipts_;
+  Clock::Duration connected_at_{0};
+  Clock::Duration ready_at_{0};
+  Clock::Duration stopping_at_{0};  // the source said that its VM stands still
+  Clock::Duration target_step_{0};  // how long the devices took to RESUMING
+  Clock::Duration loaded_at_{0};
+  Clock::Duration done_at_{0};
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_TARGET_IMPL_H_
