@@ -1,0 +1,181 @@
+// Goal: the devices are stopped when the formula of docs/switchover.md says so, and not for ever
+// later.
+#include "engine/switchover.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/precopy_watch.h"
+
+namespace godwit {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+TEST(RateMeterTest, MeasuresNothingBelowAMebibyte) {
+  RateMeter meter;
+  meter.Sample(seconds(0), 0, true);
+  meter.Sample(seconds(1), kMiB - 1, true);
+  EXPECT_FALSE(meter.bytes_per_second().has_value());
+  meter.Sample(seconds(2), kMiB, true);
+  ASSERT_TRUE(meter.bytes_per_second().has_value());
+  EXPECT_DOUBLE_EQ(*meter.bytes_per_second(), static_cast<double>(kMiB) / 2);
+}
+
+TEST(RateMeterTest, IdleTimeDoesNotCount) {
+  RateMeter meter;
+  meter.Sample(seconds(0), 0, true);
+  meter.Sample(milliseconds(500), 50 * kMiB, false);
+  for (int second = 1; second < 100; ++second) meter.Sample(seconds(second), 50 * kMiB, false);
+  EXPECT_DOUBLE_EQ(*meter.bytes_per_second(), 100.0 * kMiB);
+}
+
+TEST(RateMeterTest, TimeInWhichNothingCameThoughThereWasSomethingCounts) {
+  RateMeter meter;
+  meter.Sample(seconds(0), 0, true);
+  meter.Sample(milliseconds(1500), 0, true);
+  meter.Sample(milliseconds(2000), 50 * kMiB, true);
+  EXPECT_DOUBLE_EQ(*meter.bytes_per_second(), 25.0 * kMiB);
+}
+
+TEST(RateMeterTest, TheDistantPastIsForgotten) {
+  RateMeter meter;
+  uint64_t bytes = 0;
+  Clock::Duration now{0};
+  const auto run = [&](uint64_t mib_a_second, int for_seconds) {
+    for (int tick = 0; tick < 10 * for_seconds; ++tick) {
+      meter.Sample(now, bytes, true);
+      now += milliseconds(100);
+      bytes += mib_a_second * kMiB / 10;
+    }
+    meter.Sample(now, bytes, true);
+  };
+  run(1000, 10);
+  EXPECT_NEAR(*meter.bytes_per_second() / kMiB, 1000, 1);
+  run(10, 3);
+  EXPECT_NEAR(*meter.bytes_per_second() / kMiB, 10, 1);
+}
+
+TEST(EstimateTest, IsTheSumOfItsTerms) {
+  const SwitchoverCosts one = CostsOf(1, milliseconds(10), milliseconds(7), milliseconds(1));
+  EXPECT_EQ(*EstimateDowntime(0, std::nullopt, one), milliseconds(2 * 10 + 2 * 7 + 2));
+  EXPECT_EQ(*EstimateDowntime(50 * kMiB, 100.0 * kMiB, one), milliseconds(36 + 500));
+  // The P2P barrier of several is a step more on each side, however many there are.
+  for (const uint32_t devices : {2U, 64U}) {
+    const SwitchoverCosts more = CostsOf(devices, milliseconds(10), milliseconds(7), {});
+    EXPECT_EQ(*EstimateDowntime(0, std::nullopt, more), milliseconds(3 * 10 + 3 * 7));
+  }
+}
+
+TEST(EstimateTest, WithoutARateOnlyLittleCanBeEstimated) {
+  const SwitchoverCosts none;
+  EXPECT_EQ(*EstimateDowntime(kMiB, std::nullopt, none), milliseconds(10));
+  EXPECT_FALSE(EstimateDowntime(kMiB + 1, std::nullopt, none).has_value());
+}
+
+TEST(EstimateTest, AStandstillDoesNotOverflow) {
+  EXPECT_EQ(*EstimateDowntime(~uint64_t{0}, 1e-9, SwitchoverCosts()), std::chrono::hours(24));
+}
+
+TEST(RemainingTest, ReadsComeOffWhatWasAnnounced) {
+  PrecopyEstimate estimate;
+  estimate.initial_bytes = 100;
+  estimate.dirty_bytes = 50;
+  estimate.read_bytes_before = 1000;
+  EXPECT_EQ(RemainingBytes(estimate, 1000), 150U);
+  EXPECT_EQ(RemainingBytes(estimate, 1120), 30U);
+  EXPECT_EQ(RemainingBytes(estimate, 1200), 0U);  // more came than was announced
+  estimate.stop_copy_bytes = 70;
+  EXPECT_EQ(RemainingBytes(estimate, 1000), 150U);
+  EXPECT_EQ(RemainingBytes(estimate, 1120), 70U);
+}
+
+// Facts under which the answer is "switch: converged"; each test spoils one.
+SwitchoverFacts Converged() {
+  SwitchoverFacts facts;
+  facts.all_asked = true;
+  facts.initial_bytes_loaded = true;
+  facts.downtime = milliseconds(300);
+  facts.precopy_bytes = 1000;
+  facts.precopy_time = seconds(1);
+  return facts;
+}
+
+SwitchoverDecision Decide(const SwitchoverFacts& facts, const PrecopyLimits& limits = {}) {
+  return DecideSwitchover(facts, limits).decision;
+}
+
+TEST(DecisionTest, SwitchesAtTheLimitAndNotAbove) {
+  SwitchoverFacts facts = Converged();
+  EXPECT_EQ(Decide(facts), SwitchoverDecision::kSwitch);
+  EXPECT_EQ(DecideSwitchover(facts, {}).reason, SwitchoverReason::kConverged);
+  *facts.downtime += std::chrono::nanoseconds(1);
+  EXPECT_EQ(Decide(facts), SwitchoverDecision::kGoOn);
+}
+
+TEST(DecisionTest, WaitsForEveryAnswerForTheInitialBytesAndForAnEstimate) {
+  SwitchoverFacts facts = Converged();
+  facts.all_asked = false;
+  EXPECT_EQ(Decide(facts), SwitchoverDecision::kGoOn);
+  facts = Converged();
+  facts.initial_bytes_loaded = false;
+  EXPECT_EQ(Decide(facts), SwitchoverDecision::kGoOn);
+  facts.exhausted = true;
+  EXPECT_EQ(Decide(facts), SwitchoverDecision::kGoOn);
+  facts = Converged();
+  facts.downtime.reset();
+  EXPECT_EQ(Decide(facts), SwitchoverDecision::kGoOn);
+}
+
+struct Bound {
+  const char* name;
+  void (*reach)(SwitchoverFacts& facts, PrecopyLimits& limits);
+  SwitchoverReason reason;
+};
+
+class BoundTest : public testing::TestWithParam<Bound> {};
+
+TEST_P(BoundTest, EndsPreCopyAsAskedTo) {
+  SwitchoverFacts facts = Converged();
+  facts.downtime = seconds(5);
+  PrecopyLimits limits;
+  EXPECT_EQ(Decide(facts, limits), SwitchoverDecision::kGoOn);
+  GetParam().reach(facts, limits);
+  EXPECT_EQ(DecideSwitchover(facts, limits).reason, GetParam().reason);
+  EXPECT_EQ(Decide(facts, limits), SwitchoverDecision::kSwitch);
+  limits.on_no_convergence = OnNoConvergence::kAbort;
+  EXPECT_EQ(Decide(facts, limits), SwitchoverDecision::kAbort);
+  // Short enough all the same: no reason to abort.
+  facts.downtime = milliseconds(1);
+  EXPECT_EQ(Decide(facts, limits), SwitchoverDecision::kSwitch);
+  EXPECT_EQ(DecideSwitchover(facts, limits).reason, SwitchoverReason::kConverged);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Every, BoundTest,
+    testing::Values(Bound{"NothingMore",
+                          [](SwitchoverFacts& facts, PrecopyLimits&) { facts.exhausted = true; },
+                          SwitchoverReason::kNothingMore},
+                    Bound{"TimeMax",
+                          [](SwitchoverFacts& facts, PrecopyLimits& limits) {
+                            facts.precopy_time = limits.time_max;
+                          },
+                          SwitchoverReason::kTimeMax},
+                    Bound{"BytesMax",
+                          [](SwitchoverFacts& facts, PrecopyLimits& limits) {
+                            limits.bytes_max = facts.precopy_bytes;
+                          },
+                          SwitchoverReason::kBytesMax}),
+    [](const auto& bound) { return std::string(bound.param.name); });
+
+// A device that never brings its initial bytes must not keep us for ever.
+TEST(DecisionTest, TheBoundsHoldAlsoWithoutInitialBytesOrAnswers) {
+  SwitchoverFacts facts;
+  facts.precopy_time = PrecopyLimits().time_max;
+  EXPECT_EQ(Decide(facts), SwitchoverDecision::kSwitch);
+}
+
+}  // namespace
+}  // namespace godwit
