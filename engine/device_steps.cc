@@ -5,6 +5,7 @@
 #include <chrono>
 #include <thread>
 
+#include "base/clock.h"
 #include "base/errno_status.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
@@ -67,8 +68,16 @@ absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size
 
 namespace {
 
-absl::StatusOr<UniqueFd> SetStateOf(Device& device, DeviceState wanted) {
+absl::StatusOr<UniqueFd> SetStateOf(Device& device, DeviceState wanted,
+                                    std::atomic<int64_t>* slowest_ns = nullptr) {
+  const Clock::Duration before = Clock::Steady().Now();
   absl::StatusOr<UniqueFd> stream = device.SetState(wanted);
+  if (slowest_ns != nullptr) {
+    const int64_t took_ns = (Clock::Steady().Now() - before).count();
+    int64_t slowest = slowest_ns->load();
+    while (took_ns > slowest && !slowest_ns->compare_exchange_weak(slowest, took_ns)) {
+    }
+  }
   if (stream.ok()) return stream;
   return Annotate(stream.status(),
                   absl::StrCat("device ", device.name(), ": to ", DeviceStateName(wanted)));
@@ -76,8 +85,9 @@ absl::StatusOr<UniqueFd> SetStateOf(Device& device, DeviceState wanted) {
 
 }  // namespace
 
-absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted) {
-  GODWIT_ASSIGN_OR_RETURN(UniqueFd stream, SetStateOf(device, wanted));
+absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted,
+                                    std::atomic<int64_t>* slowest_ns) {
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd stream, SetStateOf(device, wanted, slowest_ns));
   if (stream.valid()) return stream;
   return absl::FailedPreconditionError(absl::StrCat("device ", device.name(), ": to ",
                                                     DeviceStateName(wanted),
@@ -85,13 +95,14 @@ absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted) {
 }
 
 absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
-                       std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile) {
+                       std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile,
+                       std::atomic<int64_t>* slowest_ns) {
   if (streams != nullptr) streams->resize(devices.size());
   return ForEachDevice(
       devices.size(),
       [&](size_t i) -> absl::Status {
-        if (streams == nullptr) return SetStateOf(*devices[i], wanted).status();
-        GODWIT_ASSIGN_OR_RETURN((*streams)[i], OpenStream(*devices[i], wanted));
+        if (streams == nullptr) return SetStateOf(*devices[i], wanted, slowest_ns).status();
+        GODWIT_ASSIGN_OR_RETURN((*streams)[i], OpenStream(*devices[i], wanted, slowest_ns));
         return absl::OkStatus();
       },
       meanwhile);

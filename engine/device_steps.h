@@ -5,6 +5,8 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -21,12 +23,16 @@ absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size
                            const std::function<void()>& meanwhile);
 
 // Takes a device to `wanted`, which opens its stream. FailedPrecondition: it opened none.
-absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted);
+// `slowest_ns`, where it isn't null, grows to what that took.
+absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted,
+                                    std::atomic<int64_t>* slowest_ns = nullptr);
 
 // Takes every device to `wanted`; its messages name device and states. Streams that the arcs open
-// go to `streams` (one a device) where it isn't null, else are closed.
+// go to `streams` (one a device) where it isn't null, else are closed. `slowest_ns`, where it isn't
+// null, becomes what the slowest device took.
 absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
-                       std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile);
+                       std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile,
+                       std::atomic<int64_t>* slowest_ns = nullptr);
 
 // To RUNNING, by way of RUNNING_P2P where there are several: none may write to another that still
 // stands.

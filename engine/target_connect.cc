@@ -4,6 +4,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "base/errno_status.h"
@@ -140,10 +141,10 @@ absl::Status TargetSession::Impl::ExchangeDeviceTables() {
 
 absl::Status TargetSession::Impl::Resume() {
   resuming_ = true;
-  const Clock::Duration before = Clock::Steady().Now();
-  GODWIT_RETURN_IF_ERROR(
-      SetStates(devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); }));
-  target_step_ = Clock::Steady().Now() - before;
+  std::atomic<int64_t> slowest_ns{0};
+  GODWIT_RETURN_IF_ERROR(SetStates(
+      devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); }, &slowest_ns));
+  target_step_ = Clock::Duration(slowest_ns.load());
   return absl::OkStatus();
 }
 

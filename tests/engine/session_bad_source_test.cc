@@ -3,14 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <absl/types/span.h>
-
 #include <atomic>
 #include <mutex>
 
 #include "tests/engine/raw_peer.h"
+#include "tests/engine/right_stream.h"
 #include "tests/engine/session_world.h"
-#include "vfio/soft_content.h"
 
 namespace godwit {
 namespace {
@@ -18,36 +16,6 @@ namespace {
 using testing::AllOf;
 using testing::AnyOf;
 using testing::HasSubstr;
-
-constexpr uint64_t kSeed = 7;
-constexpr size_t kStreamBytes = 16;  // two packets of eight
-constexpr char kSpec[] = "soft:size=16,seed=7";
-constexpr char kConfig[] = "godwit-soft 1 size=16 seed=7";
-
-std::string TheStream() {
-  std::string bytes(kStreamBytes, '\0');
-  SoftContent(kSeed).Fill(0,
-                          absl::MakeSpan(reinterpret_cast<std::byte*>(bytes.data()), bytes.size()));
-  return bytes;
-}
-
-// The right frames, in order, for lane 0.
-std::vector<wire::Frame> TheFrames() {
-  const std::string stream = TheStream();
-  std::vector<wire::Frame> frames = {
-      wire::DataFrame(0, 0, "", stream.substr(0, 8)),
-      wire::DataFrame(0, 1, stream.substr(0, 8), stream.substr(8)),
-      wire::ConfigFrame(0, 2, stream, kConfig),
-  };
-  for (size_t i = 0; i < frames.size(); ++i) frames[i].lane_sequence = i;
-  return frames;
-}
-
-std::string OnTheWire(const std::vector<wire::Frame>& frames) {
-  std::string bytes;
-  for (const wire::Frame& frame : frames) bytes += wire::WithLength(wire::Encode(frame));
-  return bytes;
-}
 
 TargetOptions SmallTarget() {
   TargetOptions options = RunningTarget::DefaultOptions();

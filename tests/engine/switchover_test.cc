@@ -153,22 +153,23 @@ TEST_P(BoundTest, EndsPreCopyAsAskedTo) {
   EXPECT_EQ(DecideSwitchover(facts, limits).reason, SwitchoverReason::kConverged);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Every, BoundTest,
-    testing::Values(Bound{"NothingMore",
-                          [](SwitchoverFacts& facts, PrecopyLimits&) { facts.exhausted = true; },
-                          SwitchoverReason::kNothingMore},
-                    Bound{"TimeMax",
-                          [](SwitchoverFacts& facts, PrecopyLimits& limits) {
-                            facts.precopy_time = limits.time_max;
-                          },
-                          SwitchoverReason::kTimeMax},
-                    Bound{"BytesMax",
-                          [](SwitchoverFacts& facts, PrecopyLimits& limits) {
-                            limits.bytes_max = facts.precopy_bytes;
-                          },
-                          SwitchoverReason::kBytesMax}),
-    [](const auto& bound) { return std::string(bound.param.name); });
+INSTANTIATE_TEST_SUITE_P(Every, BoundTest,
+                         testing::Values(Bound{"NothingMore",
+                                               [](SwitchoverFacts& facts, PrecopyLimits&) {
+                                                 facts.exhausted = true;
+                                               },
+                                               SwitchoverReason::kNothingMore},
+                                         Bound{"TimeMax",
+                                               [](SwitchoverFacts& facts, PrecopyLimits& limits) {
+                                                 facts.precopy_time = limits.time_max;
+                                               },
+                                               SwitchoverReason::kTimeMax},
+                                         Bound{"BytesMax",
+                                               [](SwitchoverFacts& facts, PrecopyLimits& limits) {
+                                                 limits.bytes_max = facts.precopy_bytes;
+                                               },
+                                               SwitchoverReason::kBytesMax}),
+                         [](const auto& bound) { return std::string(bound.param.name); });
 
 // A device that never brings its initial bytes must not keep us for ever.
 TEST(DecisionTest, TheBoundsHoldAlsoWithoutInitialBytesOrAnswers) {
