@@ -26,9 +26,9 @@ uint64_t Less(uint64_t from, uint64_t take) { return from - std::min(from, take)
 }  // namespace
 
 uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes) {
-  const uint64_t read = Less(read_bytes, estimate.read_bytes_before);
-  const uint64_t announced = Less(estimate.initial_bytes + estimate.dirty_bytes, read);
-  return std::max(announced, estimate.stop_copy_bytes.value_or(0));
+  const uint64_t announced = estimate.initial_bytes + estimate.dirty_bytes;
+  const uint64_t remained = std::max(announced, estimate.stop_copy_bytes.value_or(0));
+  return Less(remained, Less(read_bytes, estimate.read_bytes_before));
 }
 
 absl::StatusOr<std::unique_ptr<PrecopyWatch>> PrecopyWatch::Make(Device& device, size_t index,
@@ -114,11 +114,11 @@ absl::Status PrecopyWatch::Watch() {
 
 // The stream is dry or not yet begun, so nothing is read meanwhile.
 absl::Status PrecopyWatch::Ask(bool dry) {
-  // Before the next dirty data is made: what STOP_COPY would have to bring.
-  const absl::StatusOr<uint64_t> stop_copy_bytes = device_.StopCopyBytes();
   absl::StatusOr<PrecopyInfo> info = device_.GetPrecopyInfo(fd_);
   if (absl::IsUnimplemented(info.status())) info = PrecopyInfo{};
   if (!info.ok()) return info.status();
+  // Second, since the first can make data that is then to be read as well.
+  const absl::StatusOr<uint64_t> stop_copy_bytes = device_.StopCopyBytes();
   asked_at_ = Clock::Steady().Now();
 
   const SourceWorker::DeviceCounters& counters = worker_.device_counters(index_);

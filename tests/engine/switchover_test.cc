@@ -89,7 +89,10 @@ TEST(RemainingTest, ReadsComeOffWhatWasAnnounced) {
   EXPECT_EQ(RemainingBytes(estimate, 1200), 0U);  // more came than was announced
   estimate.stop_copy_bytes = 70;
   EXPECT_EQ(RemainingBytes(estimate, 1000), 150U);
-  EXPECT_EQ(RemainingBytes(estimate, 1120), 70U);
+  EXPECT_EQ(RemainingBytes(estimate, 1120), 30U);
+  estimate.stop_copy_bytes = 300;  // virtio: what was announced, and then a whole context more
+  EXPECT_EQ(RemainingBytes(estimate, 1000), 300U);
+  EXPECT_EQ(RemainingBytes(estimate, 1150), 150U);
 }
 
 // Facts under which the answer is "switch: converged"; each test spoils one.
