@@ -2,8 +2,10 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/errno_status.h"
@@ -66,28 +68,40 @@ absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size
   return absl::OkStatus();
 }
 
-namespace {
+void StepLog::Add(DeviceStep step) {
+  MutexLock lock(mutex_);
+  steps_.push_back(std::move(step));
+}
 
-absl::StatusOr<UniqueFd> SetStateOf(Device& device, DeviceState wanted,
-                                    std::atomic<int64_t>* slowest_ns = nullptr) {
-  const Clock::Duration before = Clock::Steady().Now();
+std::vector<DeviceStep> StepLog::Take() {
+  MutexLock lock(mutex_);
+  return std::exchange(steps_, {});
+}
+
+Clock::Duration Slowest(const std::vector<DeviceStep>& steps) {
+  Clock::Duration slowest{0};
+  for (const DeviceStep& step : steps) slowest = std::max(slowest, step.duration);
+  return slowest;
+}
+
+absl::StatusOr<UniqueFd> SetStateOf(Device& device, size_t position, DeviceState wanted,
+                                    StepLog* log) {
+  DeviceStep step;
+  step.device = position;
+  step.to = wanted;
+  step.begin = Clock::Steady().Now();
   absl::StatusOr<UniqueFd> stream = device.SetState(wanted);
-  if (slowest_ns != nullptr) {
-    const int64_t took_ns = (Clock::Steady().Now() - before).count();
-    int64_t slowest = slowest_ns->load();
-    while (took_ns > slowest && !slowest_ns->compare_exchange_weak(slowest, took_ns)) {
-    }
-  }
+  step.duration = Clock::Steady().Now() - step.begin;
+  step.status = stream.status();
+  if (log != nullptr) log->Add(std::move(step));
   if (stream.ok()) return stream;
   return Annotate(stream.status(),
                   absl::StrCat("device ", device.name(), ": to ", DeviceStateName(wanted)));
 }
 
-}  // namespace
-
-absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted,
-                                    std::atomic<int64_t>* slowest_ns) {
-  GODWIT_ASSIGN_OR_RETURN(UniqueFd stream, SetStateOf(device, wanted, slowest_ns));
+absl::StatusOr<UniqueFd> OpenStream(Device& device, size_t position, DeviceState wanted,
+                                    StepLog* log) {
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd stream, SetStateOf(device, position, wanted, log));
   if (stream.valid()) return stream;
   return absl::FailedPreconditionError(absl::StrCat("device ", device.name(), ": to ",
                                                     DeviceStateName(wanted),
@@ -96,35 +110,37 @@ absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted,
 
 absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
                        std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile,
-                       std::atomic<int64_t>* slowest_ns) {
+                       StepLog* log) {
   if (streams != nullptr) streams->resize(devices.size());
   return ForEachDevice(
       devices.size(),
       [&](size_t i) -> absl::Status {
-        if (streams == nullptr) return SetStateOf(*devices[i], wanted, slowest_ns).status();
-        GODWIT_ASSIGN_OR_RETURN((*streams)[i], OpenStream(*devices[i], wanted, slowest_ns));
+        if (streams == nullptr) return SetStateOf(*devices[i], i, wanted, log).status();
+        GODWIT_ASSIGN_OR_RETURN((*streams)[i], OpenStream(*devices[i], i, wanted, log));
         return absl::OkStatus();
       },
       meanwhile);
 }
 
-absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<void()>& meanwhile) {
+absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<void()>& meanwhile,
+                     StepLog* log) {
   return ForEachDevice(
       devices.size(),
       [&](size_t i) -> absl::Status {
         GODWIT_ASSIGN_OR_RETURN(const DeviceState state, devices[i]->State());
-        return SetStateOf(*devices[i], state == DeviceState::kPreCopy ? DeviceState::kPreCopyP2p
-                                                                      : DeviceState::kRunningP2p)
-            .status();
+        const DeviceState wanted =
+            state == DeviceState::kPreCopy ? DeviceState::kPreCopyP2p : DeviceState::kRunningP2p;
+        return SetStateOf(*devices[i], i, wanted, log).status();
       },
       meanwhile);
 }
 
-absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile) {
+absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile,
+                    StepLog* log) {
   if (devices.size() > 1) {
-    GODWIT_RETURN_IF_ERROR(SetStates(devices, DeviceState::kRunningP2p, nullptr, meanwhile));
+    GODWIT_RETURN_IF_ERROR(SetStates(devices, DeviceState::kRunningP2p, nullptr, meanwhile, log));
   }
-  return SetStates(devices, DeviceState::kRunning, nullptr, meanwhile);
+  return SetStates(devices, DeviceState::kRunning, nullptr, meanwhile, log);
 }
 
 absl::StatusOr<std::string> SaveConfigOf(Device& device) {

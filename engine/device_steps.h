@@ -5,16 +5,32 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
-#include <atomic>
-#include <cstdint>
+#include <absl/base/thread_annotations.h>
+
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
+#include "base/mutex.h"
 #include "godwit/device.h"
 #include "godwit/session.h"
 
 namespace godwit {
+
+// What state changes took, for the session's observer.
+//
+// Threads: any. Blocking: never for long. Errors: none.
+class StepLog {
+ public:
+  void Add(DeviceStep step);
+  std::vector<DeviceStep> Take();
+
+ private:
+  Mutex mutex_;
+  std::vector<DeviceStep> steps_ ABSL_GUARDED_BY(mutex_);
+};
+Clock::Duration Slowest(const std::vector<DeviceStep>& steps);
 
 // Runs `step(i)` for every device on a thread of its own, so that N slow devices cost the slowest
 // and not the sum, and calls `meanwhile` every 100 ms until all have ended (so that the control
@@ -23,23 +39,27 @@ absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size
                            const std::function<void()>& meanwhile);
 
 // Takes a device to `wanted`, which opens its stream. FailedPrecondition: it opened none.
-// `slowest_ns`, where it isn't null, grows to what that took.
-absl::StatusOr<UniqueFd> OpenStream(Device& device, DeviceState wanted,
-                                    std::atomic<int64_t>* slowest_ns = nullptr);
+// `position` is the device's, for `log`, where it isn't null.
+absl::StatusOr<UniqueFd> OpenStream(Device& device, size_t position, DeviceState wanted,
+                                    StepLog* log);
+// The same where no stream has to be opened.
+absl::StatusOr<UniqueFd> SetStateOf(Device& device, size_t position, DeviceState wanted,
+                                    StepLog* log);
 
 // Takes every device to `wanted`; its messages name device and states. Streams that the arcs open
-// go to `streams` (one a device) where it isn't null, else are closed. `slowest_ns`, where it isn't
-// null, becomes what the slowest device took.
+// go to `streams` (one a device) where it isn't null, else are closed.
 absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
                        std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile,
-                       std::atomic<int64_t>* slowest_ns = nullptr);
+                       StepLog* log = nullptr);
 
 // To RUNNING, by way of RUNNING_P2P where there are several: none may write to another that still
 // stands.
-absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile);
+absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile,
+                    StepLog* log = nullptr);
 
 // The quiescent state that a device goes to from where it runs: PRE_COPY_P2P or RUNNING_P2P.
-absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<void()>& meanwhile);
+absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<void()>& meanwhile,
+                     StepLog* log = nullptr);
 
 // A device's configuration, at most kConfigBytesMax of it. REQUIRES: STOP or STOP_COPY
 absl::StatusOr<std::string> SaveConfigOf(Device& device);

@@ -79,7 +79,9 @@ absl::Status Loader::LoadAll() {
     }
     const absl::Span<const std::byte> payload = packet->buffer.payload_span();
     if (check_ != nullptr) GODWIT_RETURN_IF_ERROR(Check(check_->Feed(payload)));
+    const Clock::Duration began = Clock::Steady().Now();
     GODWIT_RETURN_IF_ERROR(Write(payload));
+    NoteWrite(header, began);
     stream_crc_ = header.crc_after;
     loaded_bytes_.store(offset + header.payload_bytes, std::memory_order_relaxed);
 
@@ -87,6 +89,22 @@ absl::Status Loader::LoadAll() {
     const bool next_is_there = window_.MarkLoaded();
     if (!next_is_there || packets % packets_a_receipt_ == 0) progress_.Notify();
   }
+}
+
+void Loader::NoteWrite(const PacketHeader& header, Clock::Duration began) {
+  const Clock::Duration now = Clock::Steady().Now();
+  write_ns_.fetch_add((now - began).count(), std::memory_order_relaxed);
+  if (trace_ == nullptr) return;
+  TraceSpan span;
+  span.track = TraceSpan::Track::kLoader;
+  span.number = number_;
+  span.name = "write";
+  span.begin = began;
+  span.end = now;
+  span.bytes = header.payload_bytes;
+  span.device = number_;
+  span.index = header.index;
+  trace_->OnSpan(span);
 }
 
 absl::Status Loader::Check(const absl::Status& checked) const {

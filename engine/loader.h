@@ -12,9 +12,11 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/notifier.h"
 #include "engine/reorder_window.h"
 #include "godwit/device.h"
+#include "godwit/statistics.h"
 #include "godwit/stream_check.h"
 #include "godwit/unique_fd.h"
 
@@ -46,12 +48,22 @@ class Loader {
     load_config_ = std::move(load_config);
   }
 
+  // Before Start(): where the spans of its writes go; `number` is the device's.
+  void SetTrace(TraceSink* trace, uint32_t number) {
+    trace_ = trace;
+    number_ = number;
+  }
+
   void Start();
   void Stop();
 
   Phase phase() const { return phase_.load(std::memory_order_acquire); }
   // REQUIRES: phase() == kFailed
   const absl::Status& status() const { return status_; }
+  // In write(2) to the device.
+  Clock::Duration write_time() const {
+    return Clock::Duration(write_ns_.load(std::memory_order_relaxed));
+  }
   uint64_t loaded_bytes() const { return loaded_bytes_.load(std::memory_order_relaxed); }
   // The digest of what was loaded. REQUIRES: phase() == kLoaded
   uint32_t stream_crc() const { return stream_crc_; }
@@ -61,6 +73,7 @@ class Loader {
   absl::Status LoadAll();
   absl::Status Check(const absl::Status& checked) const;
   absl::Status Write(absl::Span<const std::byte> bytes);
+  void NoteWrite(const PacketHeader& header, Clock::Duration began);
   absl::Status Finish(const Packet& config);
 
   Device& device_;
@@ -69,6 +82,8 @@ class Loader {
   const Notifier& progress_;
   const std::unique_ptr<StreamCheck> check_;  // the thread's while it runs
   std::function<absl::Status(absl::string_view config)> load_config_;
+  TraceSink* trace_ = nullptr;
+  uint32_t number_ = 0;
 
   // Owned by the thread while it runs.
   UniqueFd data_fd_;
@@ -77,6 +92,7 @@ class Loader {
 
   std::atomic<bool> stopped_{false};       // ends a wait for a full fd; relaxed, joined after
   std::atomic<uint64_t> loaded_bytes_{0};  // a statistic: relaxed
+  std::atomic<int64_t> write_ns_{0};       // the same
   // Release by the loader, acquire by phase(): makes status_ and stream_crc_ readable.
   std::atomic<Phase> phase_{Phase::kLoading};
   std::thread thread_;

@@ -40,8 +40,8 @@ struct PrecopyEstimate {
 };
 
 // What is left to move if the device were stopped now, of which `read_bytes` have been read since
-// the session began: what the device announced, or what it said that STOP_COPY would bring where that
-// is more, less what has been read since.
+// the session began: what the device announced, or what it said that STOP_COPY would bring where
+// that is more, less what has been read since.
 uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes);
 
 // A thread that asks (GET_PRECOPY_INFO, MIG_DATA_SIZE) each time that the stream has run dry, which

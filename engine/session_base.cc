@@ -126,7 +126,36 @@ SessionProgress SessionBase::progress() const {
   return progress;
 }
 
+void SessionBase::TracePhase(SessionPhase next) {
+  const Clock::Duration now = Clock::Steady().Now();
+  if (trace_ != nullptr && phase_began_.count() > 0) {
+    TraceSpan span;
+    span.name = SessionPhaseName(phase_);
+    span.begin = phase_began_;
+    span.end = now;
+    trace_->OnSpan(span);
+  }
+  phase_began_ = next == SessionPhase::kFinished ? Clock::Duration(0) : now;
+}
+
+Clock::Duration SessionBase::TellSteps() {
+  const std::vector<DeviceStep> steps = steps_.Take();
+  for (const DeviceStep& step : steps) {
+    observer_.OnDeviceStep(step);
+    if (trace_ == nullptr) continue;
+    TraceSpan span;
+    span.track = TraceSpan::Track::kDevice;
+    span.number = static_cast<uint32_t>(step.device);
+    span.name = DeviceStateName(step.to);
+    span.begin = step.begin;
+    span.end = step.begin + step.duration;
+    trace_->OnSpan(span);
+  }
+  return Slowest(steps);
+}
+
 void SessionBase::SetPhase(SessionPhase phase) {
+  TracePhase(phase);
   phase_.store(phase, std::memory_order_relaxed);
   observer_.OnPhase(phase);
 }

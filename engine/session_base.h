@@ -18,6 +18,7 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/notifier.h"
+#include "engine/device_steps.h"
 #include "godwit/session.h"
 #include "transport/control.pb.h"
 #include "transport/control_channel.h"
@@ -53,6 +54,11 @@ class SessionBase {
   absl::Status WaitForNews(const std::vector<pollfd>& more = {});
   // Sleeps for `time`, or until Cancel() is called, which is then an error.
   absl::Status Pause(std::chrono::milliseconds time);
+  // Tells the observer and the trace what steps_ has; returns what the slowest took.
+  Clock::Duration TellSteps();
+  // Of a session whose options have a sink.
+  void SetTrace(TraceSink* trace) { trace_ = trace; }
+
   // What keeps the channel alive while devices are busy. Its errors show at the next call.
   void KeepAlive();
   // The next message, or nothing now. Abort comes back as an error.
@@ -80,6 +86,8 @@ class SessionBase {
   std::optional<Notifier> events_;
   std::optional<Notifier> cancel_;
   std::unique_ptr<ControlChannel> channel_;
+  StepLog steps_;
+  TraceSink* trace_ = nullptr;
   std::unique_ptr<Arena> arena_;
 
   std::atomic<SessionPhase> phase_{SessionPhase::kConnecting};
@@ -88,6 +96,9 @@ class SessionBase {
   std::atomic<int64_t> progress_downtime_{0};  // an estimate, in ns
 
  private:
+  void TracePhase(SessionPhase next);
+
+  Clock::Duration phase_began_{0};
   std::atomic<bool> cancelled_{false};
   std::atomic<int> cancel_fd_{-1};  // for Cancel(), which may come before MakeNotifiers()
 };

@@ -176,7 +176,12 @@ absl::Status SourceSession::Impl::StartWorker() {
   const SourceWorker::Limits limits = {options_.packet_bytes, budget_.chain_packets,
                                        window_packets_, lane_limits_.queue_packets, options_.lanes};
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));
-  return worker_->Start(std::move(lane_factory_));
+  worker_->SetTrace(trace_);
+  GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
+  for (uint32_t i = 0; i < options_.lanes; ++i) observer_.OnLane({i, /*up=*/true, {}});
+  MutexLock lock(statistics_mutex_);
+  statistics_ready_ = true;
+  return absl::OkStatus();
 }
 
 }  // namespace godwit

@@ -39,7 +39,10 @@ absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   worker_->Stop();
   GODWIT_RETURN_IF_ERROR(CheckStillStopped());
-  GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }));
+  const absl::Status stopped = SetStates(
+      devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }, &steps_);
+  TellSteps();
+  GODWIT_RETURN_IF_ERROR(stopped);
   // Only receipts can be on the way now. Above all no Done: it would be taken for the answer.
   while (true) {
     GODWIT_ASSIGN_OR_RETURN(const auto early, Receive());

@@ -3,6 +3,7 @@
 #ifndef GODWIT_ENGINE_SOURCE_IMPL_H_
 #define GODWIT_ENGINE_SOURCE_IMPL_H_
 
+#include <absl/base/thread_annotations.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "engine/buffer_budget.h"
 #include "engine/precopy_watch.h"
 #include "engine/session_base.h"
@@ -27,9 +29,12 @@ namespace godwit {
 class SourceSession::Impl final : public SessionBase {
  public:
   Impl(SourceOptions options, std::vector<Device*> devices, SessionObserver& observer)
-      : SessionBase(std::move(devices), observer), options_(std::move(options)) {}
+      : SessionBase(std::move(devices), observer), options_(std::move(options)) {
+    SetTrace(options_.trace);
+  }
 
   SessionReport Run();
+  SessionStatistics statistics() const;
 
  private:
   absl::Status Check() const;
@@ -68,6 +73,7 @@ class SourceSession::Impl final : public SessionBase {
 
   absl::Status MoveAll();
   void PublishProgress();
+  void TellWaits();
   void FillReport(SessionReport& report) const;
 
   const SourceOptions options_;
@@ -91,6 +97,12 @@ class SourceSession::Impl final : public SessionBase {
   std::vector<uint64_t> stop_copy_bytes_;  // by device, as it said before the session
   Clock::Duration source_step_{0};
   Clock::Duration target_step_{0};
+
+  // worker_ and what it is made with stay as they are once this is true.
+  mutable Mutex statistics_mutex_;
+  bool statistics_ready_ ABSL_GUARDED_BY(statistics_mutex_) = false;
+  Clock::Duration starved_told_{0};
+  Clock::Duration stalled_told_{0};
 
   std::vector<DeviceReport> device_reports_;
   bool left_running_ = false;   // a device may have left RUNNING

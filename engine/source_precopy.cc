@@ -3,7 +3,6 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
-#include <atomic>
 #include <utility>
 
 #include "base/errno_status.h"
@@ -63,17 +62,17 @@ absl::Status SourceSession::Impl::PreCopy() {
 absl::Status SourceSession::Impl::BeginPreCopy() {
   left_running_ = true;
   std::vector<UniqueFd> streams(devices_.size());
-  std::atomic<int64_t> slowest_ns{0};
-  GODWIT_RETURN_IF_ERROR(ForEachDevice(
+  const absl::Status begun = ForEachDevice(
       devices_.size(),
       [&](size_t i) -> absl::Status {
         if (!devices_[i]->flags().pre_copy) return absl::OkStatus();
         GODWIT_ASSIGN_OR_RETURN(streams[i],
-                                OpenStream(*devices_[i], DeviceState::kPreCopy, &slowest_ns));
+                                OpenStream(*devices_[i], i, DeviceState::kPreCopy, &steps_));
         return absl::OkStatus();
       },
-      [this] { KeepAlive(); }));
-  source_step_ = Clock::Duration(slowest_ns.load());
+      [this] { KeepAlive(); });
+  source_step_ = TellSteps();
+  GODWIT_RETURN_IF_ERROR(begun);
   for (size_t i = 0; i < devices_.size(); ++i) {
     if (!streams[i].valid()) continue;
     GODWIT_ASSIGN_OR_RETURN(watches_[i],

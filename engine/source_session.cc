@@ -12,6 +12,12 @@
 #include "engine/source_impl.h"
 
 namespace godwit {
+namespace {
+
+// Lanes that wait for less are not worth telling of.
+constexpr std::chrono::milliseconds kWaitTold{100};
+
+}  // namespace
 
 absl::Status SourceSession::Impl::StopDevices() {
   SetPhase(SessionPhase::kStopping);
@@ -25,25 +31,32 @@ absl::Status SourceSession::Impl::StopDevices() {
     GODWIT_RETURN_IF_ERROR(Annotate(options_.vm.stop_vcpus(), "stopping the vCPUs"));
   }
   left_running_ = true;
-  if (devices_.size() > 1) GODWIT_RETURN_IF_ERROR(Quiesce(devices_, keep_alive));
+  if (devices_.size() > 1) {
+    const absl::Status quiet = Quiesce(devices_, keep_alive, &steps_);
+    TellSteps();
+    GODWIT_RETURN_IF_ERROR(quiet);
+  }
   stop_copy_at_ = Clock::Steady().Now();
-  return ForEachDevice(
+  const absl::Status stopped = ForEachDevice(
       devices_.size(), [this](size_t i) { return ToStopCopy(i); }, keep_alive);
+  TellSteps();
+  return stopped;
 }
 
 // Each stream goes on as soon as its own device is there; what the others still do is no loss.
 absl::Status SourceSession::Impl::ToStopCopy(size_t device) {
   Device& stopping = *devices_[device];
   if (watches_[device] == nullptr) {
-    GODWIT_ASSIGN_OR_RETURN(UniqueFd stream, OpenStream(stopping, DeviceState::kStopCopy));
+    GODWIT_ASSIGN_OR_RETURN(UniqueFd stream,
+                            OpenStream(stopping, device, DeviceState::kStopCopy, &steps_));
     worker_->Open(device, std::move(stream), DeviceState::kStopCopy, nullptr);
   } else {
-    const std::string where = absl::StrCat("device ", stopping.name(), ": to STOP_COPY");
-    const absl::StatusOr<UniqueFd> stream = stopping.SetState(DeviceState::kStopCopy);
-    if (!stream.ok()) return Annotate(stream.status(), where);
-    if (stream->valid()) {
+    GODWIT_ASSIGN_OR_RETURN(const UniqueFd stream,
+                            SetStateOf(stopping, device, DeviceState::kStopCopy, &steps_));
+    if (stream.valid()) {
       return absl::DataLossError(absl::StrCat(
-          where, ": it begins a new stream, so it was reset since it went to PRE_COPY"));
+          "device ", stopping.name(),
+          ": in STOP_COPY it begins a new stream, so it was reset since it went to PRE_COPY"));
     }
     worker_->EnterStopCopy(device);
   }
@@ -87,6 +100,7 @@ absl::Status SourceSession::Impl::Stream() {
       }
     }
     if (worker_->failed()) return worker_->status();
+    TellWaits();
     GODWIT_RETURN_IF_ERROR(CheckProgress());
     PublishProgress();
     GODWIT_RETURN_IF_ERROR(WaitForEvents());
@@ -194,6 +208,52 @@ SessionReport SourceSession::Impl::Run() {
   return report;
 }
 
+// Tells of lanes that wait, as often as the time doubles.
+void SourceSession::Impl::TellWaits() {
+  const auto tell = [](Clock::Duration since, Clock::Duration& told, const auto& say) {
+    if (since.count() == 0) {
+      told = Clock::Duration(0);
+      return;
+    }
+    const Clock::Duration so_far = Clock::Steady().Now() - since;
+    if (so_far < std::max<Clock::Duration>(kWaitTold, 2 * told)) return;
+    told = so_far;
+    say(so_far);
+  };
+  tell(worker_->starved_since(), starved_told_,
+       [this](Clock::Duration so_far) { observer_.OnStarved(so_far); });
+  tell(worker_->stalled_since(), stalled_told_,
+       [this](Clock::Duration so_far) { observer_.OnStalled(so_far); });
+}
+
+SessionStatistics SourceSession::Impl::statistics() const {
+  SessionStatistics statistics;
+  MutexLock lock(statistics_mutex_);
+  if (!statistics_ready_) return statistics;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    const SourceWorker::DeviceCounters& counters = worker_->device_counters(i);
+    DeviceStatistics device;
+    device.name = devices_[i]->name();
+    device.bytes = counters.bytes.load(std::memory_order_relaxed);
+    device.packets = counters.packets.load(std::memory_order_relaxed);
+    device.read_bytes = counters.read_bytes.load(std::memory_order_relaxed);
+    device.bytes_expected = stop_copy_bytes_[i];
+    statistics.devices.push_back(std::move(device));
+  }
+  for (uint32_t i = 0; i < options_.lanes; ++i) {
+    const SourceWorker::LaneCounters& counters = worker_->lane_counters(i);
+    LaneStatistics lane;
+    lane.transport = std::string(TransportName(transport_));
+    lane.bytes = counters.bytes.load(std::memory_order_relaxed);
+    lane.packets = counters.packets.load(std::memory_order_relaxed);
+    lane.queue_depth = counters.queue_depth.load(std::memory_order_relaxed);
+    statistics.lanes.push_back(std::move(lane));
+  }
+  statistics.starved_time = worker_->starved_time();
+  statistics.stalled_time = worker_->stalled_time();
+  return statistics;
+}
+
 void SourceSession::Impl::PublishProgress() {
   uint64_t bytes = 0;
   for (size_t i = 0; i < devices_.size(); ++i) {
@@ -238,9 +298,15 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
 SourceSession::SourceSession(SourceOptions options, std::vector<Device*> devices,
                              SessionObserver& observer)
     : impl_(std::make_unique<Impl>(std::move(options), std::move(devices), observer)) {}
-SourceSession::~SourceSession() = default;
+SourceSession::~SourceSession() {
+  if (thread_.joinable()) thread_.join();
+}
 SessionReport SourceSession::Run() { return impl_->Run(); }
+void SourceSession::Start(std::function<void(const SessionReport& report)> done) {
+  thread_ = std::thread([this, done = std::move(done)] { done(Run()); });
+}
 void SourceSession::Cancel() { impl_->Cancel(); }
+SessionStatistics SourceSession::statistics() const { return impl_->statistics(); }
 SessionProgress SourceSession::progress() const { return impl_->progress(); }
 
 }  // namespace godwit

@@ -87,6 +87,7 @@ void SourceWorker::TakeOrders() {
       device.reader = std::make_unique<StateReader>(
           static_cast<uint16_t>(i), names_[i], std::move(orders.data_fd), limits_.packet_bytes,
           limits_.chain_packets, ring(), arena(), orders.state);
+      device.reader->SetTrace(trace());
     }
     if (orders.config.has_value()) device.config = std::exchange(orders.config, std::nullopt);
     if (device.reader == nullptr) continue;
@@ -103,6 +104,7 @@ absl::StatusOr<bool> SourceWorker::Step() {
   GODWIT_ASSIGN_OR_RETURN(const bool sent, SendPackets());
   worked |= sent;
   worked |= CollectSent();
+  NoteWaits();
   GODWIT_RETURN_IF_ERROR(CheckLanes());
   NoteCompletion();
   return worked;
@@ -234,6 +236,9 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
       return absl::InternalError(absl::StrCat("lane ", lane, " takes no packet and has no error"));
     }
     ++slot.sent_packets;
+    lane_counters_[at].queue_depth.store(static_cast<uint32_t>(slot.under_way()),
+                                         std::memory_order_relaxed);
+    if (trace() != nullptr) slot.with_lane.Push({Clock::Steady().Now(), packet->header});
     DeviceCounters& device = device_counters_[packet->header.device];
     device.bytes.fetch_add(packet->header.is_config() ? 0 : payload_bytes,
                            std::memory_order_relaxed);
@@ -254,6 +259,7 @@ bool SourceWorker::CollectSent() {
       worked = true;
       for (size_t k = 0; k < count; ++k) {
         ++slot.returned_packets;
+        if (trace() != nullptr) TraceReturn(i);
         if (slot.freed_packets < slot.receipted_packets) {
           sent[k] = Buffer();  // its receipt came before its completion
           ++slot.freed_packets;
@@ -264,6 +270,33 @@ bool SourceWorker::CollectSent() {
     }
   }
   return worked;
+}
+
+// After SendPackets(): either all lanes are full, or what there is may not be sent, or there is
+// nothing.
+void SourceWorker::NoteWaits() {
+  bool ready = false;
+  for (const DeviceSlot& device : devices_) {
+    ready |= device.config_packet.has_value() ||
+             (device.reader != nullptr && device.reader->has_packet());
+  }
+  const bool room = PickLane() >= 0;
+  starved_.Set(room && !ready && !all_sent());
+  stalled_.Set(room && ready);
+}
+
+void SourceWorker::TraceReturn(size_t lane) {
+  const Sent sent = lane_slots_[lane].with_lane.Pop();
+  TraceSpan span;
+  span.track = TraceSpan::Track::kLane;
+  span.number = static_cast<uint32_t>(lane);
+  span.name = "send";
+  span.begin = sent.at;
+  span.end = Clock::Steady().Now();
+  span.bytes = sent.header.payload_bytes;
+  span.device = sent.header.device;
+  span.index = sent.header.index;
+  trace()->OnSpan(span);
 }
 
 absl::Status SourceWorker::CheckLanes() {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/fixed_queue.h"
 #include "base/mutex.h"
 #include "engine/state_reader.h"
@@ -52,6 +53,7 @@ class SourceWorker final : public WorkerBase {
   struct LaneCounters {
     std::atomic<uint64_t> bytes{0};  // payload
     std::atomic<uint64_t> packets{0};
+    std::atomic<uint32_t> queue_depth{0};  // now
   };
 
   // `names` are the devices', for messages.
@@ -84,6 +86,13 @@ class SourceWorker final : public WorkerBase {
     device_loaded_[device].store(packets, std::memory_order_relaxed);
   }
 
+  // Lanes have had room and nothing was ready (starved), or nothing that may be sent (stalled): in
+  // all, and since when without a break; 0: they don't wait.
+  Clock::Duration starved_time() const { return starved_.time(); }
+  Clock::Duration stalled_time() const { return stalled_.time(); }
+  Clock::Duration starved_since() const { return starved_.since(); }
+  Clock::Duration stalled_since() const { return stalled_.since(); }
+
   // Every packet, config packets included, is with a lane's kernel or NIC.
   bool all_sent() const { return all_sent_.load(std::memory_order_acquire); }
   const DeviceCounters& device_counters(size_t device) const { return device_counters_[device]; }
@@ -108,9 +117,36 @@ class SourceWorker final : public WorkerBase {
     bool enter_stop_copy = false;
     std::optional<std::string> config;
   };
+  // Time that is spent waiting. Written by the worker; relaxed, statistics.
+  class WaitTime {
+   public:
+    void Set(bool waiting) {
+      const int64_t since_ns = since_ns_.load(std::memory_order_relaxed);
+      if (waiting == (since_ns != 0)) return;
+      const int64_t now_ns = Clock::Steady().Now().count();
+      if (!waiting) time_ns_.fetch_add(now_ns - since_ns, std::memory_order_relaxed);
+      since_ns_.store(waiting ? now_ns : 0, std::memory_order_relaxed);
+    }
+    Clock::Duration time() const {
+      return Clock::Duration(time_ns_.load(std::memory_order_relaxed));
+    }
+    Clock::Duration since() const {
+      return Clock::Duration(since_ns_.load(std::memory_order_relaxed));
+    }
+
+   private:
+    std::atomic<int64_t> time_ns_{0};
+    std::atomic<int64_t> since_ns_{0};
+  };
+  struct Sent {  // what a trace says of a packet that is with a lane
+    Clock::Duration at{0};
+    PacketHeader header;
+  };
   struct LaneSlot {
-    explicit LaneSlot(uint32_t queue_packets) : unreceipted(queue_packets) {}
+    explicit LaneSlot(uint32_t queue_packets)
+        : unreceipted(queue_packets), with_lane(queue_packets) {}
     FixedQueue<Buffer> unreceipted;  // sent, back from the lane, not yet receipted; oldest first
+    FixedQueue<Sent> with_lane;      // only for a trace
     // A receipt can overtake the lane's own completion, so each has a count.
     uint64_t sent_packets = 0;
     uint64_t returned_packets = 0;   // back from the lane
@@ -137,6 +173,8 @@ class SourceWorker final : public WorkerBase {
   void NoteHeld();
   absl::StatusOr<bool> SendPackets();
   bool CollectSent();
+  void NoteWaits();
+  void TraceReturn(size_t lane);
   absl::Status CheckLanes();
   void NoteCompletion();
   // The next packet that may go out, devices in turn, or nothing.
@@ -165,6 +203,8 @@ class SourceWorker final : public WorkerBase {
   std::vector<DeviceCounters> device_counters_;
   std::vector<LaneCounters> lane_counters_;
   std::atomic<bool> all_sent_{false};  // release; covers the final counters
+  WaitTime starved_;
+  WaitTime stalled_;
 };
 
 }  // namespace godwit

@@ -72,6 +72,7 @@ bool StateReader::Pump() {
   const size_t reads = chain_.size();
   if (reads == 0) return false;
 
+  if (trace_ != nullptr) read_began_ = Clock::Steady().Now();
   ring_.Reserve(static_cast<unsigned>(reads));  // a submission in mid-chain would end the chain
   for (size_t i = 0; i < reads; ++i) {
     Buffer buffer = chain_.Pop();
@@ -104,6 +105,7 @@ void StateReader::OnComplete(int result) {
   // after an error can "succeed" on a stream with a hole.
   if (ended_ || cancelled_ || !status_.ok()) return;
   const ReadOutcome outcome = ClassifyRead(result, state_);
+  if (trace_ != nullptr) TraceRead(result > 0 ? static_cast<uint64_t>(result) : 0);
   // What the last read of a chain says counts: data may come in between.
   dry_ = outcome == ReadOutcome::kNothingNow && state_ != DeviceState::kStopCopy;
   switch (outcome) {
@@ -144,6 +146,20 @@ void StateReader::TakeData(Buffer buffer, size_t bytes) {
   stream_bytes_ += bytes;
   packet.buffer = std::move(buffer);
   ready_.Push(std::move(packet));
+}
+
+void StateReader::TraceRead(uint64_t bytes) {
+  TraceSpan span;
+  span.track = TraceSpan::Track::kReader;
+  span.number = device_;
+  span.name = bytes > 0 ? "read" : "nothing";
+  span.begin = read_began_;
+  span.end = Clock::Steady().Now();
+  span.bytes = bytes;
+  span.device = device_;
+  span.index = next_index_;
+  read_began_ = span.end;  // the chain's next read begins as this one ends
+  trace_->OnSpan(span);
 }
 
 Packet StateReader::MakeConfigPacket(absl::string_view config, Buffer buffer) {

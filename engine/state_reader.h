@@ -9,10 +9,12 @@
 #include <string>
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/fixed_queue.h"
 #include "base/io_ring.h"
 #include "engine/packet.h"
 #include "godwit/device.h"
+#include "godwit/statistics.h"
 #include "godwit/unique_fd.h"
 
 namespace godwit {
@@ -37,6 +39,9 @@ class StateReader final : IoRing::Op {
   ~StateReader();
   StateReader(const StateReader&) = delete;
   StateReader& operator=(const StateReader&) = delete;
+
+  // Where the spans of its reads go; null: nowhere.
+  void SetTrace(TraceSink* trace) { trace_ = trace; }
 
   // Starts the next chain if the last one is done, the stream goes on and isn't dry, there are free
   // buffers and the packets of the last chain but one have been popped. Returns whether it did.
@@ -77,6 +82,7 @@ class StateReader final : IoRing::Op {
   void OnComplete(int result) override;
   void SetNonBlocking(bool on);
   void TakeData(Buffer buffer, size_t bytes);
+  void TraceRead(uint64_t bytes);
 
   const uint16_t device_;
   const std::string name_;
@@ -92,6 +98,8 @@ class StateReader final : IoRing::Op {
   uint64_t stream_bytes_ = 0;
   uint32_t stream_crc_ = 0;
   uint32_t next_index_ = 0;
+  TraceSink* trace_ = nullptr;
+  Clock::Duration read_began_{0};  // only for a trace
   DeviceState state_;
   bool dry_ = false;
   bool ended_ = false;

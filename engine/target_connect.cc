@@ -4,7 +4,6 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
-#include <atomic>
 #include <utility>
 
 #include "base/errno_status.h"
@@ -132,7 +131,10 @@ absl::Status TargetSession::Impl::ExchangeDeviceTables() {
       Await(control::ControlMessage::kDeviceTable, "the source's device table"));
   GODWIT_RETURN_IF_ERROR(CheckDeviceTable(theirs.device_table()));
   uint64_t bytes_total = 0;
-  for (const auto& row : theirs.device_table().devices()) bytes_total += row.stop_copy_bytes();
+  for (const auto& row : theirs.device_table().devices()) {
+    bytes_total += row.stop_copy_bytes();
+    expected_bytes_.push_back(row.stop_copy_bytes());
+  }
   progress_bytes_total_.store(bytes_total, std::memory_order_relaxed);
   control::ControlMessage message;
   *message.mutable_device_table() = OurDeviceTable();
@@ -141,11 +143,10 @@ absl::Status TargetSession::Impl::ExchangeDeviceTables() {
 
 absl::Status TargetSession::Impl::Resume() {
   resuming_ = true;
-  std::atomic<int64_t> slowest_ns{0};
-  GODWIT_RETURN_IF_ERROR(SetStates(
-      devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); }, &slowest_ns));
-  target_step_ = Clock::Duration(slowest_ns.load());
-  return absl::OkStatus();
+  const absl::Status resumed = SetStates(
+      devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); }, &steps_);
+  target_step_ = TellSteps();
+  return resumed;
 }
 
 absl::Status TargetSession::Impl::MakeLanes() {
@@ -166,6 +167,7 @@ absl::Status TargetSession::Impl::MakeLanes() {
   const TargetWorker::Limits limits = {packet_bytes_, budget_.queue_packets, lane_count_};
   GODWIT_ASSIGN_OR_RETURN(worker_,
                           TargetWorker::Make(std::move(windows), limits, *arena_, events()));
+  worker_->SetTrace(trace_);
   GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
   for (size_t i = 0; i < devices_.size(); ++i) {
     loaders_.push_back(std::make_unique<Loader>(
@@ -175,7 +177,13 @@ absl::Status TargetSession::Impl::MakeLanes() {
       loaders_.back()->LoadConfigBy(
           [this, i](absl::string_view config) { return options_.vm.load_config(i, config); });
     }
+    loaders_.back()->SetTrace(trace_, static_cast<uint32_t>(i));
     loaders_.back()->Start();
+  }
+  for (uint32_t i = 0; i < lane_count_; ++i) observer_.OnLane({i, /*up=*/true, {}});
+  {
+    MutexLock lock(statistics_mutex_);
+    statistics_ready_ = true;
   }
   ready_at_ = Clock::Steady().Now();
   return channel_->Send(answer);

@@ -122,7 +122,10 @@ std::unique_ptr<ControlChannel> TargetSession::Impl::NextCaller() {
 }
 
 absl::Status TargetSession::Impl::RunHere() {
-  return RunAll(devices_, [this] { KeepAlive(); });
+  const absl::Status ran = RunAll(
+      devices_, [this] { KeepAlive(); }, &steps_);
+  TellSteps();
+  return ran;
 }
 
 // Tells the source how it ended, as often as it asks, until it has heard it or outcome_hold is

@@ -3,6 +3,7 @@
 #ifndef GODWIT_ENGINE_TARGET_IMPL_H_
 #define GODWIT_ENGINE_TARGET_IMPL_H_
 
+#include <absl/base/thread_annotations.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "engine/buffer_budget.h"
 #include "engine/loader.h"
 #include "engine/session_base.h"
@@ -26,9 +28,12 @@ namespace godwit {
 class TargetSession::Impl final : public SessionBase {
  public:
   Impl(TargetOptions options, std::vector<Device*> devices, SessionObserver& observer)
-      : SessionBase(std::move(devices), observer), options_(std::move(options)) {}
+      : SessionBase(std::move(devices), observer), options_(std::move(options)) {
+    SetTrace(options_.trace);
+  }
 
   SessionReport Run();
+  SessionStatistics statistics() const;
 
  private:
   absl::Status Listen();
@@ -76,6 +81,11 @@ class TargetSession::Impl final : public SessionBase {
   std::vector<std::unique_ptr<ReorderWindow>> windows_;
   std::vector<std::unique_ptr<Loader>> loaders_;
   std::unique_ptr<TargetWorker> worker_;
+
+  std::vector<uint64_t> expected_bytes_;  // by device, as the source said
+  // While true the workers, windows and loaders stay where they are.
+  mutable Mutex statistics_mutex_;
+  bool statistics_ready_ ABSL_GUARDED_BY(statistics_mutex_) = false;
 
   // A new connection, until its first message.
   struct Caller {

@@ -111,6 +111,10 @@ SessionReport TargetSession::Impl::Run() {
   for (auto& loader : loaders_) loader->Stop();
   if (worker_ != nullptr) worker_->Stop();
   FillReport(report);
+  {
+    MutexLock lock(statistics_mutex_);
+    statistics_ready_ = false;
+  }
   loaders_.clear();
   windows_.clear();  // frees the packets that they still hold
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
@@ -119,6 +123,32 @@ SessionReport TargetSession::Impl::Run() {
   channel_.reset();  // the peer need not wait for silence
   SetPhase(SessionPhase::kFinished);
   return report;
+}
+
+SessionStatistics TargetSession::Impl::statistics() const {
+  SessionStatistics statistics;
+  MutexLock lock(statistics_mutex_);
+  if (!statistics_ready_) return statistics;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    DeviceStatistics device;
+    device.name = devices_[i]->name();
+    device.bytes = loaders_[i]->loaded_bytes();
+    device.packets = windows_[i]->loaded_packets();
+    device.bytes_expected = expected_bytes_[i];
+    device.out_of_order_packets = windows_[i]->out_of_order_packets();
+    device.reorder_depth_high_water = windows_[i]->depth_high_water();
+    device.write_time = loaders_[i]->write_time();
+    statistics.devices.push_back(std::move(device));
+  }
+  for (uint32_t i = 0; i < lane_count_; ++i) {
+    const TargetWorker::LaneCounters& counters = worker_->lane_counters(i);
+    LaneStatistics lane;
+    lane.transport = std::string(TransportName(transport_));
+    lane.bytes = counters.bytes.load(std::memory_order_relaxed);
+    lane.packets = counters.packets.load(std::memory_order_relaxed);
+    statistics.lanes.push_back(std::move(lane));
+  }
+  return statistics;
 }
 
 void TargetSession::Impl::PublishProgress() {
@@ -170,9 +200,15 @@ void TargetSession::Impl::FillReport(SessionReport& report) const {
 TargetSession::TargetSession(TargetOptions options, std::vector<Device*> devices,
                              SessionObserver& observer)
     : impl_(std::make_unique<Impl>(std::move(options), std::move(devices), observer)) {}
-TargetSession::~TargetSession() = default;
+TargetSession::~TargetSession() {
+  if (thread_.joinable()) thread_.join();
+}
 SessionReport TargetSession::Run() { return impl_->Run(); }
+void TargetSession::Start(std::function<void(const SessionReport& report)> done) {
+  thread_ = std::thread([this, done = std::move(done)] { done(Run()); });
+}
 void TargetSession::Cancel() { impl_->Cancel(); }
+SessionStatistics TargetSession::statistics() const { return impl_->statistics(); }
 SessionProgress TargetSession::progress() const { return impl_->progress(); }
 
 }  // namespace godwit

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "engine/packet.h"
@@ -79,8 +80,21 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   const absl::Status inserted = windows_[header.device]->Insert(Packet{std::move(buffer), header});
   if (!inserted.ok()) return Annotate(inserted, absl::StrCat("device ", header.device));
   ++received_packets_[lane];
+  if (trace() != nullptr) TraceArrival(lane, header);
   lane_counters_[lane].bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
   return absl::OkStatus();
+}
+
+void TargetWorker::TraceArrival(size_t lane, const PacketHeader& header) {
+  TraceSpan span;
+  span.track = TraceSpan::Track::kLane;
+  span.number = static_cast<uint32_t>(lane);
+  span.name = "arrive";
+  span.begin = span.end = Clock::Steady().Now();
+  span.bytes = header.payload_bytes;
+  span.device = header.device;
+  span.index = header.index;
+  trace()->OnSpan(span);
 }
 
 absl::Status TargetWorker::CheckLanes() {

@@ -47,6 +47,7 @@ class TargetWorker final : public WorkerBase {
   absl::Status FeedLanes();
   absl::StatusOr<bool> ReceiveFrom(size_t lane);
   absl::Status Accept(size_t lane, Buffer buffer);
+  void TraceArrival(size_t lane, const PacketHeader& header);
   absl::Status CheckLanes();
   bool StreamsComplete() const;
   void NotifyOfReceipts(bool worked);

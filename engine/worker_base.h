@@ -16,6 +16,7 @@
 #include "base/io_ring.h"
 #include "base/notifier.h"
 #include "engine/fd_watch.h"
+#include "godwit/statistics.h"
 #include "transport/lane.h"
 
 namespace godwit {
@@ -36,6 +37,8 @@ class WorkerBase {
   WorkerBase(const WorkerBase&) = delete;
   WorkerBase& operator=(const WorkerBase&) = delete;
 
+  // Before Start(): where the spans of its work go; null: nowhere.
+  void SetTrace(TraceSink* trace) { trace_ = trace; }
   absl::Status Start(LaneFactory factory);
   // REQUIRES: called before the derived class's members go.
   void Stop();
@@ -62,6 +65,7 @@ class WorkerBase {
   std::vector<std::unique_ptr<Lane>>& lanes() { return lanes_; }
   Arena& arena() { return arena_; }
   const Notifier& events() const { return events_; }
+  TraceSink* trace() const { return trace_; }
 
  private:
   absl::Status MakeLanes(const LaneFactory& factory);
@@ -73,6 +77,7 @@ class WorkerBase {
   Arena& arena_;
   const Notifier inbox_;
   const Notifier& events_;
+  TraceSink* trace_ = nullptr;
 
   // The worker's thread only.
   std::unique_ptr<IoRing> ring_;

@@ -12,9 +12,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "godwit/device.h"
+#include "godwit/statistics.h"
 #include "godwit/stream_check.h"
 
 namespace godwit {
@@ -81,6 +83,21 @@ struct SwitchoverReport {
   std::chrono::nanoseconds round_trip{0};
   // By the formula in docs/switchover.md; 0: could not be predicted.
   std::chrono::nanoseconds predicted_downtime{0};
+};
+
+// A state change of a device that the session asked for.
+struct DeviceStep {
+  size_t device = 0;
+  DeviceState to = DeviceState::kRunning;
+  std::chrono::nanoseconds begin{0};  // CLOCK_MONOTONIC
+  std::chrono::nanoseconds duration{0};
+  absl::Status status;
+};
+
+struct LaneEvent {
+  uint32_t lane = 0;
+  bool up = false;
+  absl::Status why;  // of a lane that broke
 };
 
 // What the VMM does for a session. Each may be empty. The vCPU calls come on the thread that is in
@@ -158,6 +175,11 @@ class SessionObserver {
   virtual void OnNote(absl::string_view /*line*/) {}
   virtual void OnPrecopyIteration(const PrecopyIteration& /*iteration*/) {}
   virtual void OnSwitchover(const SwitchoverReport& /*decision*/) {}
+  virtual void OnDeviceStep(const DeviceStep& /*step*/) {}
+  virtual void OnLane(const LaneEvent& /*event*/) {}
+  // Source: no packet was ready, or may be sent, for as long as that; told again as it doubles.
+  virtual void OnStarved(std::chrono::nanoseconds /*so_far*/) {}
+  virtual void OnStalled(std::chrono::nanoseconds /*so_far*/) {}
 };
 
 struct SourceOptions {
@@ -182,6 +204,7 @@ struct SourceOptions {
   // How long a source that has handed over looks for a target that does not answer.
   std::chrono::milliseconds resolve_timeout{60'000};
   VmCallbacks vm;
+  TraceSink* trace = nullptr;  // outlives the session
 };
 
 struct TargetOptions {
@@ -197,12 +220,15 @@ struct TargetOptions {
   // How long a target that could not tell the source how it ended stays to answer.
   std::chrono::milliseconds outcome_hold{60'000};
   VmCallbacks vm;
+  TraceSink* trace = nullptr;  // outlives the session
 };
 
 // Ownership: borrows the devices and the observer, which outlive it.
-// Threads:   Run() once, on one thread, which is the session's control thread. Cancel() and
-//            progress() from any thread; Cancel() also from a signal handler.
-// Blocking:  Run() blocks until the session has ended and the devices are where they belong.
+// Threads:   Run() or Start(), once. Run()'s caller, or the thread that Start() makes, is the
+//            session's control thread. Cancel(), progress() and statistics() from any thread;
+//            Cancel() also from a signal handler.
+// Blocking:  Run() blocks until the session has ended and the devices are where they belong;
+//            Start() does not; the destructor waits for what Start() began.
 // Errors:    in the report. Before the handover any failure puts the source's devices back to
 //            RUNNING and resets the target's.
 class SourceSession {
@@ -213,12 +239,16 @@ class SourceSession {
   SourceSession& operator=(const SourceSession&) = delete;
 
   SessionReport Run();
+  // As Run(), on a thread of its own, which calls `done` last.
+  void Start(std::function<void(const SessionReport& report)> done);
   void Cancel();
   SessionProgress progress() const;
+  SessionStatistics statistics() const;
 
  private:
   class Impl;
   std::unique_ptr<Impl> impl_;
+  std::thread thread_;  // Start()'s
 };
 
 // As SourceSession. Waits for one source, serves it and ends.
@@ -230,12 +260,16 @@ class TargetSession {
   TargetSession& operator=(const TargetSession&) = delete;
 
   SessionReport Run();
+  // As Run(), on a thread of its own, which calls `done` last.
+  void Start(std::function<void(const SessionReport& report)> done);
   void Cancel();
   SessionProgress progress() const;
+  SessionStatistics statistics() const;
 
  private:
   class Impl;
   std::unique_ptr<Impl> impl_;
+  std::thread thread_;  // Start()'s
 };
 
 }  // namespace godwit
