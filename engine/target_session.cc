@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "engine/device_steps.h"
 #include "engine/target_impl.h"
+#include "engine/target_limits.h"
 
 namespace godwit {
 
@@ -82,6 +83,7 @@ absl::Status TargetSession::Impl::SendLoaded() {
 
 absl::Status TargetSession::Impl::MoveAll() {
   GODWIT_RETURN_IF_ERROR(CheckMoveTogether(devices_));
+  GODWIT_RETURN_IF_ERROR(CheckTargetLimits(options_));
   GODWIT_RETURN_IF_ERROR(CheckRdma(options_.transport, options_.rdma_device));
   GODWIT_RETURN_IF_ERROR(MakeNotifiers());
   GODWIT_RETURN_IF_ERROR(Listen());
