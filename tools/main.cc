@@ -262,7 +262,8 @@ int Main(int argc, char** argv) {
       "SIZE is a number with B, KiB, MiB, GiB or TiB, as in 64MiB; DURATION as in 300ms, 1.5s, "
       "2m.\n"
       "Exit code: 0 done; 1 failed, and the devices are back where they were; 2 wrong usage;\n"
-      "3 contact was lost at the handover: look at both hosts before you start either device.";
+      "3 contact was lost at the handover: look at both hosts before you start either device.\n"
+      "Where --json can't be written, 1 instead of 0: the error says what the session came to.";
   const std::string footer = absl::StrCat("SPEC names a device:\n", DeviceSpecHelp(), "\n", ends);
   app.footer(footer);
 

@@ -110,6 +110,28 @@ refused 1 "$no_json" loopback --json /nowhere/x
 refused 1 "$no_json" devices --json /nowhere/x
 send_refused 1 '--json .*folder: .*Is a directory' --device "$state" --json "$scratch/folder"
 
+# A result that can't be written is a failure, though the devices have moved: the one line says both.
+readonly full='--json /dev/full: writing failed: No space left on device$'
+readonly but_done="the session ended as done, but its result could not be written: $full"
+refused 1 "$but_done" loopback --size 1MiB --devices 1 --json /dev/full
+check_says "loopback --json /dev/full" refused.out '^moved 1 device'
+refused 1 "$but_done" save --device "$state" --out "$scratch/saved" --json /dev/full
+refused 1 "$but_done" load --device "file:$scratch/loaded" --in "$scratch/saved" --json /dev/full
+cmp -- "$scratch/state" "$scratch/loaded" || fail "load --json /dev/full: the files differ"
+refused 1 "$full" inspect "$scratch/saved" --json /dev/full
+refused 1 "$full" devices --json /dev/full
+start_receiver receive --device "file:$scratch/received" --json /dev/full
+receiver=$pid
+refused 1 "$but_done" send --to "127.0.0.1:$port" --device "$state" --json /dev/full
+await "$receiver"
+check_code "receive --json /dev/full" "$code" 1 receive.err
+check_one_error "receive --json /dev/full" receive.err "$but_done"
+cmp -- "$scratch/state" "$scratch/received" || fail "receive --json /dev/full: the files differ"
+code=0
+"$GODWIT" loopback --size 1MiB --json - > /dev/full 2> "$scratch/refused.err" || code=$?
+check_code "--json - to a full disk" "$code" 1 refused.err
+check_says "--json - to a full disk" refused.err 'error: the session ended as done, but .*--json -: writing'
+
 # What ended before its session began says so in the JSON, too.
 send_refused 1 'No such file' --device "file:$scratch/none" --json "$scratch/refused.json"
 check_json "a refused send" refused.json /result refused
