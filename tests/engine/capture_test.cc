@@ -367,6 +367,35 @@ TEST_F(CaptureTest, AFolderThatCanNotBeMadeDurableIsRefusedBeforeADeviceStops) {
   EXPECT_FALSE(std::filesystem::exists("folder/c.partial"));
 }
 
+// Resets a device as soon as all of its state has been read.
+class ResetsBehindTheBack final : public SessionObserver {
+ public:
+  explicit ResetsBehindTheBack(Device& device) : device_(device) {}
+  void OnPhase(SessionPhase phase) override {
+    if (phase != SessionPhase::kHandingOver) return;
+    EXPECT_TRUE(device_.Reset().ok());
+  }
+
+ private:
+  Device& device_;
+};
+
+TEST_F(CaptureTest, ADeviceThatWasResetBehindTheBackIsNotSaved) {
+  for (const bool leave_stopped : {false, true}) {
+    const Devices source({"soft:size=1MiB,seed=1", "soft:size=1MiB,seed=2"}, DeviceRole::kSource);
+    ResetsBehindTheBack observer(*source.borrowed[1]);
+    const SessionReport report =
+        SaveSession({.out = "c", .leave_stopped = leave_stopped}, source.borrowed, observer).Run();
+    EXPECT_TRUE(absl::IsDataLoss(report.status)) << report.status;
+    EXPECT_THAT(std::string(report.status.message()),
+                AllOf(HasSubstr("seed=2: it is in RUNNING"), HasSubstr("out of STOP_COPY")));
+    EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+    EXPECT_EQ(report.bytes, 2U << 20);  // though all of it was read
+    EXPECT_THAT(source.States(), ElementsAre(DeviceState::kRunning, DeviceState::kRunning));
+    EXPECT_THAT(Files(), IsEmpty());
+  }
+}
+
 TEST_F(CaptureTest, ACancelledSaveLeavesNoFile) {
   const Devices source({"soft:size=1GiB"}, DeviceRole::kSource);
   SaveSession session({.out = "c"}, source.borrowed, observer_);
