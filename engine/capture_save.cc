@@ -172,6 +172,7 @@ absl::Status SaveSession::Impl::Finish() {
   SetPhase(SessionPhase::kHandingOver);
   StopReading();
   const auto nothing = [] {};
+  GODWIT_RETURN_IF_ERROR(CheckStillStopped(devices_, nothing));
   if (options_.leave_stopped) {
     GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, nothing));
     GODWIT_RETURN_IF_ERROR(writer_->Commit());

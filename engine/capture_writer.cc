@@ -28,21 +28,19 @@ absl::Status AlreadyThere(const std::string& path) {
       absl::StrCat(path, " exists: choose another name, or replace it with --force"));
 }
 
-// Makes a rename durable.
-absl::Status SyncDirectoryOf(const std::string& path) {
-  std::string directory = std::filesystem::path(path).parent_path().string();
-  if (directory.empty()) directory.push_back('.');
-  const UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid() || ::fsync(fd.get()) != 0) {
-    return ErrnoStatus(errno, absl::StrCat(path, ": making its name durable failed"));
-  }
-  return absl::OkStatus();
+absl::StatusOr<UniqueFd> OpenFolderOf(const std::string& path) {
+  std::string folder = std::filesystem::path(path).parent_path().string();
+  if (folder.empty()) folder.push_back('.');
+  UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.valid()) return fd;
+  return ErrnoStatus(errno, absl::StrCat(path, ": its folder ", folder, " can't be opened"));
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CaptureWriter>> CaptureWriter::Create(const std::string& path,
-                                                                     bool replace) {
+                                                                     bool replace,
+                                                                     SyncFolder sync_folder) {
   if (path.empty() || path.back() == '/') {
     return absl::InvalidArgumentError(absl::StrCat("'", path, "' names no file to save to"));
   }
@@ -54,6 +52,9 @@ absl::StatusOr<std::unique_ptr<CaptureWriter>> CaptureWriter::Create(const std::
     }
     if (!replace) return AlreadyThere(path);
   }
+  // Now, and not only when the file is whole: a folder that can't be made durable is found before a
+  // device has stopped for it.
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd folder, OpenFolderOf(path));
   const std::string partial = absl::StrCat(path, kPartialSuffix);
   // Not truncated before it is locked: another writer may be at work on it.
   UniqueFd file(
@@ -65,13 +66,17 @@ absl::StatusOr<std::unique_ptr<CaptureWriter>> CaptureWriter::Create(const std::
   if (::ftruncate(file.get(), 0) != 0 || ::fchmod(file.get(), kFileMode) != 0) {
     return ErrnoStatus(errno, absl::StrCat(partial, ": it can't be written"));
   }
-  return std::unique_ptr<CaptureWriter>(new CaptureWriter(path, replace, std::move(file)));
+  return std::unique_ptr<CaptureWriter>(
+      new CaptureWriter(path, replace, sync_folder, std::move(folder), std::move(file)));
 }
 
-CaptureWriter::CaptureWriter(std::string path, bool replace, UniqueFd file)
+CaptureWriter::CaptureWriter(std::string path, bool replace, SyncFolder sync_folder,
+                             UniqueFd folder, UniqueFd file)
     : path_(std::move(path)),
       partial_(absl::StrCat(path_, kPartialSuffix)),
       replace_(replace),
+      sync_folder_(sync_folder),
+      folder_(std::move(folder)),
       file_(std::move(file)) {}
 
 CaptureWriter::~CaptureWriter() {
@@ -117,9 +122,23 @@ absl::Status CaptureWriter::Commit() {
   if (::fsync(file_.get()) != 0) {
     return ErrnoStatus(errno, absl::StrCat(partial_, ": making it durable failed"));
   }
+  struct stat there = {};
+  const bool replaces = ::lstat(path_.c_str(), &there) == 0;
   GODWIT_RETURN_IF_ERROR(Rename());
   committed_ = true;
-  return SyncDirectoryOf(path_);
+  if (sync_folder_(folder_.get()) == 0) return absl::OkStatus();
+  const int error = errno;
+  RemoveRenamed();
+  return ErrnoStatus(error,
+                     absl::StrCat(path_, ": making its name durable failed",
+                                  replaces ? ", and the file that it replaced is gone" : ""));
+}
+
+void CaptureWriter::RemoveRenamed() const {
+  struct stat ours = {};
+  struct stat there = {};
+  if (::fstat(file_.get(), &ours) != 0 || ::lstat(path_.c_str(), &there) != 0) return;
+  if (ours.st_dev == there.st_dev && ours.st_ino == there.st_ino) ::unlink(path_.c_str());
 }
 
 absl::Status CaptureWriter::Rename() const {

@@ -3,6 +3,7 @@
 #define GODWIT_ENGINE_CAPTURE_WRITER_H_
 
 #include <absl/status/statusor.h>
+#include <unistd.h>
 
 #include <memory>
 #include <string>
@@ -22,10 +23,14 @@ namespace godwit {
 // Errors:    name the path. After the first the file is only good for being removed.
 class CaptureWriter {
  public:
+  // As fsync(2), of a folder.
+  using SyncFolder = int (*)(int fd);
+
   // AlreadyExists if there is a file at `path`, unless `replace`, and if another writer is at work
-  // on it. InvalidArgument for what can't be a file.
+  // on it. InvalidArgument for what can't be a file. `sync_folder` makes the name durable.
   static absl::StatusOr<std::unique_ptr<CaptureWriter>> Create(const std::string& path,
-                                                               bool replace);
+                                                               bool replace,
+                                                               SyncFolder sync_folder = ::fsync);
   ~CaptureWriter();
   CaptureWriter(const CaptureWriter&) = delete;
   CaptureWriter& operator=(const CaptureWriter&) = delete;
@@ -33,20 +38,26 @@ class CaptureWriter {
   absl::Status WriteHeader(const CaptureHeader& header);
   // The frame: its header is encoded just before the payload. The next has lane sequence records().
   absl::Status WriteRecord(const Buffer& buffer);
-  // Trailer, fsync, rename. Nothing can be written after it.
+  // Trailer, fsync, rename, fsync of the folder. Nothing can be written after it. Where it fails
+  // there is no file, and what it would have replaced is gone only if the message says so.
   absl::Status Commit();
 
   uint64_t records() const { return records_; }
   const std::string& path() const { return path_; }
 
  private:
-  CaptureWriter(std::string path, bool replace, UniqueFd file);
+  CaptureWriter(std::string path, bool replace, SyncFolder sync_folder, UniqueFd folder,
+                UniqueFd file);
   absl::Status Write(const void* bytes, size_t count);
   absl::Status Rename() const;
+  // Takes the file away again, but not one that somebody else has put there meanwhile.
+  void RemoveRenamed() const;
 
   const std::string path_;
   const std::string partial_;
   const bool replace_;
+  const SyncFolder sync_folder_;
+  UniqueFd folder_;
   UniqueFd file_;  // locked
   uint64_t records_ = 0;
   uint64_t bytes_ = 0;

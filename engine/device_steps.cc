@@ -164,6 +164,21 @@ absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::s
       meanwhile);
 }
 
+absl::Status CheckStillStopped(const std::vector<Device*>& devices,
+                               const std::function<void()>& meanwhile) {
+  return ForEachDevice(
+      devices.size(),
+      [&](size_t i) -> absl::Status {
+        const std::string where = absl::StrCat("device ", devices[i]->name());
+        const absl::StatusOr<DeviceState> state = devices[i]->State();
+        if (!state.ok()) return Annotate(state.status(), where);
+        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
+        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
+                                                ", though nobody took it out of STOP_COPY"));
+      },
+      meanwhile);
+}
+
 absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
                               const std::function<void()>& meanwhile) {
   // Together, as they were stopped: one that runs must not write into one that has not stopped

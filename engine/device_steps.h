@@ -66,6 +66,11 @@ absl::StatusOr<std::string> SaveConfigOf(Device& device);
 absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::string>& configs,
                          const std::function<void()>& meanwhile);
 
+// Before what was read of them counts: DataLoss where one is not in STOP_COPY any more. A device
+// that was reset behind our back runs, and what was read is not its state.
+absl::Status CheckStillStopped(const std::vector<Device*>& devices,
+                               const std::function<void()>& meanwhile);
+
 // After a failure: every device to RUNNING, and where one refuses, by a reset, of which the
 // observer is told.
 absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,

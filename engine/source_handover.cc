@@ -20,25 +20,10 @@ constexpr std::chrono::milliseconds kReconnectPause{200};
 
 }  // namespace
 
-// A device that was reset behind our back runs: what the target has is not its state any more.
-absl::Status SourceSession::Impl::CheckStillStopped() {
-  return ForEachDevice(
-      devices_.size(),
-      [this](size_t i) -> absl::Status {
-        const std::string where = absl::StrCat("device ", devices_[i]->name());
-        const absl::StatusOr<DeviceState> state = devices_[i]->State();
-        if (!state.ok()) return Annotate(state.status(), where);
-        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
-        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
-                                                ", though nobody took it out of STOP_COPY"));
-      },
-      [this] { KeepAlive(); });
-}
-
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   worker_->Stop();
-  GODWIT_RETURN_IF_ERROR(CheckStillStopped());
+  GODWIT_RETURN_IF_ERROR(CheckStillStopped(devices_, [this] { KeepAlive(); }));
   const absl::Status stopped = SetStates(
       devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }, &steps_);
   TellSteps();

@@ -62,7 +62,6 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status TakeReceipts(const control::Receipts& receipts);
   absl::Status CompareLoaded(const control::Loaded& loaded);
 
-  absl::Status CheckStillStopped();
   absl::Status HandOver();
   absl::Status SendCommit();
   void SendForget();

@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "engine/device_steps.h"
 #include "engine/target_impl.h"
+#include "engine/target_limits.h"
 #include "transport/tcp/tcp_lane.h"
 
 namespace godwit {
@@ -89,10 +90,7 @@ absl::StatusOr<TransportKind> TargetSession::Impl::ChooseTransport(
     if (offered == control::TRANSPORT_VERBS && verbs_here) return TransportKind::kVerbs;
     if (offered == control::TRANSPORT_TCP && tcp_here) return TransportKind::kTcp;
   }
-  return absl::FailedPreconditionError(
-      verbs_here ? "source and target have no transport in common: see --transport on both sides"
-                 : "the source wants to use RDMA and this host has no RDMA port that is up: see "
-                   "`godwit devices`, or use --transport tcp there");
+  return NoCommonTransport(hello, options_.transport);
 }
 
 absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
@@ -101,12 +99,7 @@ absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
         "the source's frames are of version ", hello.frame_version(), ", this side knows ",
         kFrameVersion, ": install the same Godwit on both hosts"));
   }
-  if (hello.lanes() < 1 || hello.lanes() > kLanesMax || hello.packet_bytes() < 1 ||
-      hello.packet_bytes() > kPacketBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the source asks for ", hello.lanes(), " lanes and packets of ", hello.packet_bytes(),
-        " bytes: allowed are 1 to ", kLanesMax, " and 1 to ", kPacketBytesMax));
-  }
+  GODWIT_RETURN_IF_ERROR(CheckAskedFor(hello, options_));
   GODWIT_ASSIGN_OR_RETURN(transport_, ChooseTransport(hello));
   lane_count_ = hello.lanes();
   packet_bytes_ = hello.packet_bytes();

@@ -47,8 +47,9 @@ absl::Status TargetSession::Impl::AwaitCommit() {
       const auto message = Receive();
       if (absl::IsAborted(message.status())) return message.status();
       if (message.ok() && message->has_value()) {
-        if (!(*message)->has_commit()) return OutOfTurn(**message);
-        return absl::OkStatus();
+        if ((*message)->has_commit()) return absl::OkStatus();
+        if (!TakeStopping(**message)) return OutOfTurn(**message);
+        continue;
       }
       if (!message.ok()) {
         // It closed its end and Commit did not come before: so it has not committed.

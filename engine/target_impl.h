@@ -48,6 +48,8 @@ class TargetSession::Impl final : public SessionBase {
   absl::Status MakeVerbsLanes(const control::LaneSetup& theirs, control::LaneSetup& ours);
   absl::Status Load();
   bool AllLoaded() const;
+  // Whether it is the source's Stopping, which comes once.
+  bool TakeStopping(const control::ControlMessage& message);
   absl::Status LoaderFailure() const;
   absl::Status SendReceipts();
   absl::Status SendLoaded();

@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "engine/device_steps.h"
 #include "engine/target_impl.h"
+#include "engine/target_limits.h"
 
 namespace godwit {
 
@@ -16,9 +17,7 @@ absl::Status TargetSession::Impl::Load() {
   while (!AllLoaded()) {
     GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
     if (message.has_value()) {
-      if (!message->has_stopping() || stopping_at_.count() > 0) return OutOfTurn(*message);
-      stopping_at_ = Clock::Steady().Now();
-      SetPhase(SessionPhase::kStreaming);
+      if (!TakeStopping(*message)) return OutOfTurn(*message);
       continue;
     }
     GODWIT_RETURN_IF_ERROR(LoaderFailure());
@@ -29,8 +28,17 @@ absl::Status TargetSession::Impl::Load() {
   }
   loaded_at_ = Clock::Steady().Now();
   PublishProgress();
+  if (phase_ != SessionPhase::kStreaming) SetPhase(SessionPhase::kStreaming);  // before it was told
   GODWIT_RETURN_IF_ERROR(SendReceipts());
   return SendLoaded();
+}
+
+// It is sent before the last packets and may be read after them: they come on other connections.
+bool TargetSession::Impl::TakeStopping(const control::ControlMessage& message) {
+  if (!message.has_stopping() || stopping_at_.count() > 0) return false;
+  stopping_at_ = Clock::Steady().Now();
+  if (!AllLoaded()) SetPhase(SessionPhase::kStreaming);
+  return true;
 }
 
 bool TargetSession::Impl::AllLoaded() const {
@@ -82,6 +90,7 @@ absl::Status TargetSession::Impl::SendLoaded() {
 
 absl::Status TargetSession::Impl::MoveAll() {
   GODWIT_RETURN_IF_ERROR(CheckMoveTogether(devices_));
+  GODWIT_RETURN_IF_ERROR(CheckTargetLimits(options_));
   GODWIT_RETURN_IF_ERROR(CheckRdma(options_.transport, options_.rdma_device));
   GODWIT_RETURN_IF_ERROR(MakeNotifiers());
   GODWIT_RETURN_IF_ERROR(Listen());

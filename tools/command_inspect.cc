@@ -61,6 +61,7 @@ class Listing {
     summary["problems"] = problems_;
     const std::string rest = Dump(summary);  // "{…}"
     Write(absl::StrCat("\n], ", rest.substr(1), "\n"));
+    if (json_status_.ok()) json_status_ = output_.Close();
     return json_status_;
   }
 
@@ -347,7 +348,10 @@ ExitCode RunInspect(const InspectCommand& command) {
     listing.Problem(inspected.message());
   }
   const absl::Status written = listing.End(std::move(summary));
-  if (!written.ok()) return Refuse(written);
+  if (!written.ok()) {
+    LogError(written);
+    return kExitFailed;
+  }
   if (listing.problems() == 0) return kExitDone;
   spdlog::error("{}: {} problem{}, each marked ! in the list", OneLine(command.file),
                 listing.problems(), listing.problems() == 1 ? "" : "s");

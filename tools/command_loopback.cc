@@ -217,8 +217,8 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
     std::fprintf(stderr, "%s\n", said.c_str());
   }
   const absl::Status written = json->Write(combined);
-  if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
-  if (!report.status.ok()) return ExitCodeOf(report.outcome);
+  const ExitCode code = ExitCodeAfterJson(report.outcome, written);
+  if (!report.status.ok()) return code;
   if (target_exit != 0) {
     spdlog::error("the target process ended with exit code {}", target_exit);
     return kExitFailed;
@@ -226,7 +226,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   std::fprintf(json->text_stream(), "%s  memory     source %s, target %s at most; arena on %s\n",
                ReportText(report).c_str(), FormatBytes(PeakResidentBytes()).c_str(),
                FormatBytes(target_peak_bytes).c_str(), report.arena_backing.c_str());
-  return kExitDone;
+  return code;
 }
 
 }  // namespace godwit

@@ -65,6 +65,8 @@ ExitCode RunSend(const SendCommand& command) {
 }
 
 ExitCode RunReceive(const ReceiveCommand& command) {
+  const auto packet_bytes = ParseBytes(command.packet_bytes);
+  if (!packet_bytes.ok()) return Refuse(packet_bytes.status());
   auto checks = MakeChecks(command.checks, command.devices.size());
   if (!checks.ok()) return Refuse(checks.status());
   const auto commit_timeout = ParseMilliseconds(command.commit_timeout);
@@ -78,6 +80,9 @@ ExitCode RunReceive(const ReceiveCommand& command) {
 
   TargetOptions options;
   options.listen = command.listen;
+  options.transport = command.transport;
+  options.lanes_max = command.lanes;
+  options.packet_bytes_max = *packet_bytes;
   options.rdma_device = command.rdma_device;
   options.stream_check = *std::move(checks);
   options.commit_timeout = *commit_timeout;

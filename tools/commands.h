@@ -52,6 +52,10 @@ struct ReceiveCommand {
   std::string rdma_device;
   std::vector<std::string> devices;
   std::vector<std::string> checks;
+  TransportKind transport = TransportKind::kAuto;
+  // The most that it accepts.
+  uint32_t lanes = 64;
+  std::string packet_bytes = "8388528";
   std::string commit_timeout = "10s";
   std::string outcome_hold = "60s";
   std::string json;

@@ -132,26 +132,46 @@ void AddJson(CLI::App& app, std::string& json) {
       ->type_name("FILE");
 }
 
-void AddPacketBytes(CLI::App& app, std::string& packet_bytes) {
-  app.add_option("--packet-bytes", packet_bytes, "Most device state in one packet")
+void AddPacketBytes(CLI::App& app, std::string& packet_bytes,
+                    const char* about = "Most device state in one packet") {
+  app.add_option("--packet-bytes", packet_bytes, about)
       ->check(WrongPacketBytes)
       ->type_name("SIZE")
       ->capture_default_str();
 }
 
-void AddTransport(CLI::App& app, TransportKind& transport, std::string& packet_bytes,
-                  uint32_t& lanes, const char* transport_default) {
+void AddTransport(CLI::App& app, TransportKind& transport, const char* about) {
   app.add_option_function<std::string>(
          "--transport", [&transport](const std::string& name) { transport = TransportOf(name); },
-         "How packets travel: tcp, verbs (RDMA queue pairs) or auto (verbs where both "
-         "hosts have a port, else tcp)")
+         about)
       ->type_name("tcp|verbs|auto")
-      ->default_str(transport_default);
-  app.add_option("--lanes", lanes, "Connections or queue pairs side by side")
+      ->default_str(std::string(TransportName(transport)));
+}
+
+void AddLanes(CLI::App& app, uint32_t& lanes, const char* about) {
+  app.add_option("--lanes", lanes, about)
       ->check(CLI::Range(1U, kLanesMax).description(""))
       ->type_name("N")
       ->capture_default_str();
+}
+
+// What a source asks for.
+void AddAskedFor(CLI::App& app, TransportKind& transport, uint32_t& lanes,
+                 std::string& packet_bytes) {
+  AddTransport(app, transport,
+               "How packets travel: tcp, verbs (RDMA queue pairs) or auto (verbs where both hosts "
+               "have a port, else tcp)");
+  AddLanes(app, lanes, "Connections or queue pairs side by side");
   AddPacketBytes(app, packet_bytes);
+}
+
+// What a target accepts.
+void AddAccepted(CLI::App& app, TransportKind& transport, uint32_t& lanes,
+                 std::string& packet_bytes) {
+  AddTransport(app, transport,
+               "What it accepts: tcp, verbs (RDMA queue pairs) or auto (whatever this host can)");
+  AddLanes(app, lanes, "The most connections or queue pairs that it accepts");
+  AddPacketBytes(app, packet_bytes, "The largest packets that it accepts");
 }
 
 std::string WrongDuration(const std::string& text) {
@@ -242,7 +262,8 @@ int Main(int argc, char** argv) {
       "SIZE is a number with B, KiB, MiB, GiB or TiB, as in 64MiB; DURATION as in 300ms, 1.5s, "
       "2m.\n"
       "Exit code: 0 done; 1 failed, and the devices are back where they were; 2 wrong usage;\n"
-      "3 contact was lost at the handover: look at both hosts before you start either device.";
+      "3 contact was lost at the handover: look at both hosts before you start either device.\n"
+      "Where --json can't be written, 1 instead of 0: the error says what the session came to.";
   const std::string footer = absl::StrCat("SPEC names a device:\n", DeviceSpecHelp(), "\n", ends);
   app.footer(footer);
 
@@ -268,7 +289,7 @@ int Main(int argc, char** argv) {
       ->type_name("KEY=VALUE,…");
   AddPrecopy(loopback_app, loopback.precopy);
   loopback_app.footer(ends);
-  AddTransport(loopback_app, loopback.transport, loopback.packet_bytes, loopback.lanes, "tcp");
+  AddAskedFor(loopback_app, loopback.transport, loopback.lanes, loopback.packet_bytes);
   AddJson(loopback_app, loopback.json);
 
   SendCommand send;
@@ -279,7 +300,7 @@ int Main(int argc, char** argv) {
       ->type_name("ADDR:PORT")
       ->required();
   AddDevices(send_app, send.devices);
-  AddTransport(send_app, send.transport, send.packet_bytes, send.lanes, "auto");
+  AddAskedFor(send_app, send.transport, send.lanes, send.packet_bytes);
   AddRdmaDevice(send_app, send.rdma_device);
   AddPrecopy(send_app, send.precopy);
   AddDuration(send_app, "--resolve-timeout", send.resolve_timeout,
@@ -295,6 +316,7 @@ int Main(int argc, char** argv) {
       ->type_name("ADDR:PORT")
       ->required();
   AddDevices(receive_app, receive.devices);
+  AddAccepted(receive_app, receive.transport, receive.lanes, receive.packet_bytes);
   AddRdmaDevice(receive_app, receive.rdma_device);
   AddCheck(receive_app, receive.checks);
   AddDuration(receive_app, "--commit-timeout", receive.commit_timeout,

@@ -23,18 +23,6 @@ double Milliseconds(std::chrono::nanoseconds duration) {
   return static_cast<double>(duration.count()) / 1e6;
 }
 
-const char* OutcomeName(SessionOutcome outcome) {
-  switch (outcome) {
-    case SessionOutcome::kDone:
-      return "done";
-    case SessionOutcome::kRolledBack:
-      return "rolled_back";
-    case SessionOutcome::kInDoubt:
-      return "in_doubt";
-  }
-  return "?";
-}
-
 std::string Hex(uint32_t crc) { return absl::StrFormat("%08x", crc); }
 
 uint64_t OutOfOrderPackets(const SessionReport& report) {
@@ -95,6 +83,18 @@ std::string PrecopyText(const SessionReport& report) {
 }
 
 }  // namespace
+
+const char* OutcomeName(SessionOutcome outcome) {
+  switch (outcome) {
+    case SessionOutcome::kDone:
+      return "done";
+    case SessionOutcome::kRolledBack:
+      return "rolled_back";
+    case SessionOutcome::kInDoubt:
+      return "in_doubt";
+  }
+  return "?";
+}
 
 std::string OneLine(absl::string_view text) {
   std::string line(text);
@@ -201,13 +201,22 @@ absl::StatusOr<JsonOutput> JsonOutput::Open(const std::string& path) {
 
 absl::Status JsonOutput::Write(const nlohmann::json& json) {
   // Names come from the command line and the peer: bytes that are no UTF-8 must not throw.
-  return Append(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  const absl::Status written =
+      Append(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  return written.ok() ? Close() : written;
 }
 
 absl::Status JsonOutput::Append(absl::string_view text) {
   std::FILE* const file = to_stdout_ ? stdout : file_.get();
   if (file == nullptr) return absl::OkStatus();
   if (std::fwrite(text.data(), 1, text.size(), file) != text.size() || std::fflush(file) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("--json ", path_, ": writing failed"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JsonOutput::Close() {
+  if (file_ != nullptr && std::fclose(file_.release()) != 0) {
     return ErrnoStatus(errno, absl::StrCat("--json ", path_, ": writing failed"));
   }
   return absl::OkStatus();

@@ -20,6 +20,8 @@ namespace godwit {
 nlohmann::json ReportJson(const SessionReport& report);
 // Of a command that ended before its session began.
 nlohmann::json RefusalJson(const absl::Status& status);
+// "done", "rolled_back" or "in_doubt": the JSON's `result`.
+const char* OutcomeName(SessionOutcome outcome);
 
 // A few lines: bytes, rate, times, packets, lanes, devices.
 std::string ReportText(const SessionReport& report);
@@ -45,19 +47,22 @@ class JsonOutput {
  public:
   // "": nowhere; "-": stdout; else a file, replaced.
   static absl::StatusOr<JsonOutput> Open(const std::string& path);
+  // All of it, and closes the file: some file systems say only then that they have no room.
   absl::Status Write(const nlohmann::json& json);
-  // The next piece of JSON that the caller puts together, for what may be larger than memory.
+  // The next piece of JSON that the caller puts together, for what may be larger than memory. Then
+  // Close(), once.
   absl::Status Append(absl::string_view text);
+  absl::Status Close();
   // Where text for people goes: stdout, unless that is taken by JSON.
   std::FILE* text_stream() const { return to_stdout_ ? stderr : stdout; }
 
  private:
-  struct Close {
+  struct Closer {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
   std::string path_;
   bool to_stdout_ = false;
-  std::unique_ptr<std::FILE, Close> file_;
+  std::unique_ptr<std::FILE, Closer> file_;
 };
 
 }  // namespace godwit

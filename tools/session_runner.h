@@ -2,6 +2,7 @@
 #ifndef GODWIT_TOOLS_SESSION_RUNNER_H_
 #define GODWIT_TOOLS_SESSION_RUNNER_H_
 
+#include <absl/strings/str_cat.h>
 #include <spdlog/spdlog.h>
 
 #include <atomic>
@@ -9,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/errno_status.h"
 #include "godwit/session.h"
 #include "tools/exit_code.h"
 #include "tools/progress_line.h"
@@ -27,9 +29,19 @@ inline ExitCode Refuse(const absl::Status& status, JsonOutput* json = nullptr) {
   LogError(status);
   if (json != nullptr) {
     const absl::Status written = json->Write(RefusalJson(status));
-    if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
+    if (!written.ok()) LogError(written);
   }
   return absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed;
+}
+
+// The exit code of a session, after its JSON: who reads only that must not take one that is missing
+// for success. Says so, and what the session came to all the same.
+inline ExitCode ExitCodeAfterJson(SessionOutcome outcome, const absl::Status& written) {
+  const ExitCode code = ExitCodeOf(outcome);
+  if (written.ok()) return code;
+  LogError(Annotate(written, absl::StrCat("the session ended as ", OutcomeName(outcome),
+                                          ", but its result could not be written")));
+  return code == kExitDone ? kExitFailed : code;
 }
 
 // While it lives SIGINT, SIGHUP and SIGTERM cancel `session`. One at a time in a process.
@@ -74,13 +86,12 @@ template <typename Session, typename Text>
 ExitCode RunSession(Session& session, JsonOutput& json, const Text& text) {
   const SessionReport report = RunWithProgress(session);
   const absl::Status written = json.Write(ReportJson(report));
-  if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
   if (report.status.ok()) {
     std::fputs(text(report).c_str(), json.text_stream());
   } else {
     LogError(report.status);
   }
-  return ExitCodeOf(report.outcome);
+  return ExitCodeAfterJson(report.outcome, written);
 }
 
 }  // namespace godwit

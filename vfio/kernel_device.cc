@@ -10,6 +10,7 @@
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "vfio/features.h"
+#include "vfio/interrupts.h"
 #include "vfio/pci_config.h"
 #include "vfio/pci_function.h"
 #include "vfio/uapi.h"
@@ -146,10 +147,13 @@ absl::StatusOr<UniqueFd> KernelDevice::SetState(DeviceState wanted) {
 }
 
 absl::Status KernelDevice::Reset() {
+  // Before it, as the kernel puts its interrupt settings back after a reset; and whether or not
+  // that works, since nothing but the reset gets the device out of ERROR.
+  const absl::Status disarmed = Annotate(DisarmInterrupts(), name_);
   const int result = kernel_.Ioctl(device_, VFIO_DEVICE_RESET, uintptr_t{0});
   if (result < 0) return ErrnoStatus(-result, absl::StrCat(name_, ": VFIO_DEVICE_RESET"));
   GODWIT_ASSIGN_OR_RETURN(const DeviceState state, State());
-  if (state == DeviceState::kRunning) return absl::OkStatus();
+  if (state == DeviceState::kRunning) return disarmed;
   return absl::InternalError(
       absl::StrCat(name_, ": the device is in ", DeviceStateName(state), " after its reset"));
 }
@@ -199,15 +203,25 @@ absl::Status KernelDevice::LoadPciConfig(absl::string_view config) {
   GODWIT_RETURN_IF_ERROR(function->RestoreRegisters(loaded));
   PciInterrupts wanted = FindPciInterrupts(loaded.space);
   wanted.msix_table = loaded.msix_table;
+  GODWIT_RETURN_IF_ERROR(DisarmInterrupts());
   if (whose_interrupts_ == Interrupts::kOurs) {
     UniqueFd pending(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!pending.valid()) return ErrnoStatus(errno, "an eventfd for its interrupts");
-    GODWIT_RETURN_IF_ERROR(function->ArmInterrupts(interrupts_, wanted, pending.get()));
+    GODWIT_RETURN_IF_ERROR(EnableInterrupts(kernel_, device_, wanted, pending.get()));
     pending_ = std::move(pending);
     wanted.pending_fd = pending_.get();
   }
   interrupts_ = std::move(wanted);
   return function->RestoreCommand(loaded);
+}
+
+absl::Status KernelDevice::DisarmInterrupts() {
+  if (pending_.valid()) {
+    GODWIT_RETURN_IF_ERROR(DisableInterrupts(kernel_, device_, interrupts_.mode));
+    pending_.Reset();
+  }
+  interrupts_ = PciInterrupts();
+  return absl::OkStatus();
 }
 
 }  // namespace godwit

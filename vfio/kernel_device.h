@@ -57,6 +57,8 @@ class KernelDevice final : public VfioDevice {
   absl::Status ResetUnlessRunning();
   absl::StatusOr<std::string> SavePciConfig();
   absl::Status LoadPciConfig(absl::string_view config);
+  // Those that a load has armed; a VMM's stay.
+  absl::Status DisarmInterrupts();
 
   VfioKernel& kernel_;
   const std::string name_;

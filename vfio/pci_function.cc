@@ -7,7 +7,6 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
-#include "vfio/interrupts.h"
 #include "vfio/uapi.h"
 
 namespace godwit {
@@ -131,12 +130,6 @@ absl::Status PciFunction::RestoreRegisters(const PciConfig& config) const {
   GODWIT_ASSIGN_OR_RETURN(const Region region, FindMsixRegion(*now));
   if (!region.writable) return absl::OkStatus();
   return Annotate(WriteAll(region, 0, config.msix_table), "MSI-X table");
-}
-
-absl::Status PciFunction::ArmInterrupts(const PciInterrupts& before, const PciInterrupts& wanted,
-                                        int eventfd) const {
-  GODWIT_RETURN_IF_ERROR(DisableInterrupts(*kernel_, device_, before.mode));
-  return EnableInterrupts(*kernel_, device_, wanted, eventfd);
 }
 
 absl::Status PciFunction::RestoreCommand(const PciConfig& config) const {

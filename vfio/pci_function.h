@@ -1,4 +1,4 @@
-// The PCI face of an open VFIO device: its configuration space, its MSI-X table, its interrupts.
+// The PCI face of an open VFIO device: its configuration space and its MSI-X table.
 #ifndef GODWIT_VFIO_PCI_FUNCTION_H_
 #define GODWIT_VFIO_PCI_FUNCTION_H_
 
@@ -29,11 +29,7 @@ class PciFunction {
   // As docs/config-payload.md, "Loading", steps 2 to 4. FailedPrecondition, with nothing changed,
   // if `config` is another device's.
   absl::Status RestoreRegisters(const PciConfig& config) const;
-  // Step 5: enables what `wanted` says; each interrupt counts up `eventfd`. Disables what `before`,
-  // armed by an earlier call, says.
-  absl::Status ArmInterrupts(const PciInterrupts& before, const PciInterrupts& wanted,
-                             int eventfd) const;
-  // Step 6, the last.
+  // Step 6, the last: step 5 is EnableInterrupts() of interrupts.h.
   absl::Status RestoreCommand(const PciConfig& config) const;
 
  private:

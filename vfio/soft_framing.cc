@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "base/units.h"
 #include "vfio/little_endian.h"
+#include "vfio/stream_format.h"
 #include "vfio/virtio_parts.h"
 
 namespace godwit {
@@ -24,8 +25,6 @@ constexpr uint32_t kTagUnknown = 99;
 constexpr size_t kOffsetBytes = 8;  // before the image's bytes in an mlx5 record
 
 // xe: u8 version, type, tile, gt; le32 flags; le64 offset; le64 size.
-constexpr size_t kPacketHeaderBytes = 24;
-constexpr uint8_t kXeVersion = 1;
 constexpr uint8_t kXeDescriptor = 1;
 constexpr uint8_t kXeTrailer = 2;
 constexpr uint8_t kXeVram = 6;
@@ -76,16 +75,16 @@ uint64_t SoftImage::record_bytes_max() const {
 std::string SoftImage::Bytes(uint64_t offset, uint64_t bytes) const {
   std::string out(bytes, '\0');
   content_.Fill(offset, {reinterpret_cast<std::byte*>(out.data()), out.size()});
-  for (uint64_t i = offset; i < std::min<uint64_t>(traits_.header.size(), offset + bytes); ++i) {
-    out[i - offset] = traits_.header[i];
+  for (uint64_t i = offset; i < std::min<uint64_t>(header_.size(), offset + bytes); ++i) {
+    out[i - offset] = header_[i];
   }
   return out;
 }
 
 size_t SoftImage::FirstMismatch(uint64_t offset, absl::string_view in) const {
   size_t checked = 0;
-  for (; checked < in.size() && offset + checked < traits_.header.size(); ++checked) {
-    if (in[checked] != traits_.header[offset + checked]) return checked;
+  for (; checked < in.size() && offset + checked < header_.size(); ++checked) {
+    if (in[checked] != header_[offset + checked]) return checked;
   }
   return checked + content_.FirstMismatch(offset + checked, AsBytes(in.substr(checked)));
 }
@@ -127,7 +126,7 @@ std::string SoftImage::Encode(const SoftExtent& extent) const {
 }
 
 size_t SoftDecoder::header_bytes() const {
-  return image_.traits().framing == SoftFraming::kXe ? kPacketHeaderBytes : kRecordHeaderBytes;
+  return image_.traits().framing == SoftFraming::kXe ? kXeHeaderBytes : kRecordHeaderBytes;
 }
 
 absl::Status SoftDecoder::Take(absl::string_view bytes) {

@@ -37,8 +37,12 @@ struct SoftExtent {
 // Errors:    none.
 class SoftImage {
  public:
+  // REQUIRES: CheckProfileSize(profile, size_bytes) is OK
   SoftImage(SoftProfile profile, uint64_t size_bytes, const SoftContent& content)
-      : traits_(TraitsOf(profile)), size_bytes_(size_bytes), content_(content) {}
+      : traits_(TraitsOf(profile)),
+        size_bytes_(size_bytes),
+        header_(SoftImageHeader(profile, size_bytes)),
+        content_(content) {}
 
   const SoftProfileTraits& traits() const { return traits_; }
   uint64_t size_bytes() const { return size_bytes_; }
@@ -54,6 +58,7 @@ class SoftImage {
  private:
   const SoftProfileTraits& traits_;
   const uint64_t size_bytes_;
+  const std::string header_;
   const SoftContent& content_;
 };
 

@@ -8,6 +8,7 @@
 #include <absl/types/span.h>
 
 #include <cstdint>
+#include <string>
 
 #include "godwit/device.h"
 
@@ -35,13 +36,12 @@ struct SoftProfileTraits {
   MigrationFlags flags;
   SoftFraming framing;
   SoftNothingNow nothing_now;
-  bool info_makes_dirty;     // GET_PRECOPY_INFO is what makes the next dirty chunk
-  bool loads_in_write;       // else at RESUMING → STOP
-  bool accepts_truncated;    // RESUMING → STOP is content with a stream that was cut short
-  uint64_t precopy_bytes;    // a raw image's first bytes, which can be read in PRE_COPY
-  uint64_t size_default;     // 0: has to be given
-  uint64_t size_max;         // 0: no limit
-  absl::string_view header;  // a raw image's first bytes: the driver's magic and version
+  bool info_makes_dirty;   // GET_PRECOPY_INFO is what makes the next dirty chunk
+  bool loads_in_write;     // else at RESUMING → STOP
+  bool accepts_truncated;  // RESUMING → STOP is content with a stream that was cut short
+  uint64_t precopy_bytes;  // a raw image's first bytes, which can be read in PRE_COPY
+  uint64_t size_default;   // 0: has to be given
+  uint64_t size_max;       // 0: no limit
 };
 
 const SoftProfileTraits& TraitsOf(SoftProfile profile);
@@ -52,6 +52,11 @@ absl::string_view SoftProfileName(SoftProfile profile);
 
 // InvalidArgument if no such device has an image of `size_bytes`.
 absl::Status CheckProfileSize(SoftProfile profile, uint64_t size_bytes);
+
+// A raw image's first bytes, before the content: what the driver tells its streams by, as
+// vfio/stream_format.h has it, so that the whole is of its form. "" where the driver has none.
+// REQUIRES: CheckProfileSize(profile, size_bytes) is OK
+std::string SoftImageHeader(SoftProfile profile, uint64_t size_bytes);
 
 }  // namespace godwit
 

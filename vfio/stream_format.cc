@@ -40,25 +40,10 @@ constexpr std::array<absl::string_view, 6> kPartNames = {
     "DEV_FEATURES", "DRV_FEATURES", "PCI_COMMON_CFG", "DEVICE_STATUS", "VQ_CFG", "VQ_NOTIFY_CFG"};
 constexpr uint16_t kPartFirst = 0x100;
 
-constexpr size_t kMttyHeadBytes = 24;
-constexpr uint64_t kMttyPortBytes = 36;
-constexpr uint32_t kMttyPortsMax = 2;
-
-constexpr uint64_t kQatBytes = 4096;
-constexpr size_t kQatHeadBytes = 16;
-constexpr size_t kQatSectionHeadBytes = 16;
-constexpr size_t kQatIdBytes = 8;
-
-constexpr size_t kXeHeadBytes = 24;
 constexpr uint8_t kXeDescriptor = 1;
 constexpr uint8_t kXeTrailer = 2;
 constexpr std::array<absl::string_view, 7> kXeNames = {"",     "DESCRIPTOR", "TRAILER", "GGTT",
                                                        "MMIO", "GUC",        "VRAM"};
-
-constexpr size_t kHisiHeadBytes = 40;
-constexpr uint64_t kHisiBytes = 176;
-
-constexpr uint64_t kPdsBytesMax = 64 * 1024;
 
 uint64_t Little(Bytes bytes, size_t at, size_t size) {
   uint64_t value = 0;
@@ -177,7 +162,7 @@ class FramedParser final : public StepParser {
 class MttyParser final : public StepParser {
  public:
   explicit MttyParser(StreamSink& sink) : StepParser(sink) {
-    Collect(kMttyHeadBytes, "its header");
+    Collect(kMttyHeaderBytes, "its header");
   }
 
  private:
@@ -189,7 +174,7 @@ class MttyParser final : public StepParser {
     ports_left_ = Little32(head, 16);
     StreamRecord header;
     header.kind = "header";
-    header.header_bytes = kMttyHeadBytes;
+    header.header_bytes = kMttyHeaderBytes;
     header.fields = {{"magic", magic, true},
                      {"major_version", major},
                      {"minor_version", Little32(head, 12)},
@@ -224,7 +209,7 @@ class MttyParser final : public StepParser {
 class QatParser final : public StepParser {
  public:
   explicit QatParser(StreamSink& sink) : StepParser(sink) {
-    Collect(kQatHeadBytes, "its preamble");
+    Collect(kQatPreambleBytes, "its preamble");
   }
 
  private:
@@ -240,7 +225,7 @@ class QatParser final : public StepParser {
     bytes_left_ = Little32(head, 12);
     StreamRecord preamble;
     preamble.kind = "header";
-    preamble.header_bytes = kQatHeadBytes;
+    preamble.header_bytes = kQatPreambleBytes;
     preamble.fields = {{"magic", magic, true},
                        {"version", version},
                        {"header_bytes", head_bytes},
@@ -250,14 +235,14 @@ class QatParser final : public StepParser {
       preamble.problem = absl::StrFormat("its magic is 0x%08x, expected 0x%08x", magic, kQatMagic);
     } else if (version > kQatVersion) {
       preamble.problem = absl::StrFormat("its version is %u, qat knows %u", version, kQatVersion);
-    } else if (head_bytes < kQatHeadBytes || head_bytes + bytes_left_ > kQatBytes) {
+    } else if (head_bytes < kQatPreambleBytes || head_bytes + bytes_left_ > kQatBytes) {
       preamble.problem = absl::StrFormat(
           "its header of %u and sections of %u bytes are not within "
           "the state's %u",
           head_bytes, bytes_left_, kQatBytes);
     } else {
       preamble.name = "qat";
-      preamble.payload_bytes = head_bytes - kQatHeadBytes;
+      preamble.payload_bytes = head_bytes - kQatPreambleBytes;
     }
     const bool right = preamble.problem.empty();
     Begin(std::move(preamble));
@@ -268,10 +253,10 @@ class QatParser final : public StepParser {
 
   void OnSection(Bytes head) {
     --sections_left_;
-    bytes_left_ -= kQatSectionHeadBytes;
+    bytes_left_ -= kQatSectionHeaderBytes;
     StreamRecord section;
     section.kind = "section";
-    section.header_bytes = kQatSectionHeadBytes;
+    section.header_bytes = kQatSectionHeaderBytes;
     for (size_t i = 0; i < kQatIdBytes && head[i] != std::byte{0}; ++i) {
       const auto c = std::to_integer<unsigned char>(head[i]);
       section.name.push_back(c >= 0x20 && c < 0x7f ? static_cast<char>(c) : '?');
@@ -290,8 +275,8 @@ class QatParser final : public StepParser {
 
   void OnSkipped() override {
     if (position() == kQatBytes) return ExpectEnd();
-    if (sections_left_ > 0 && bytes_left_ >= kQatSectionHeadBytes) {
-      return Collect(kQatSectionHeadBytes, "a section's header");
+    if (sections_left_ > 0 && bytes_left_ >= kQatSectionHeaderBytes) {
+      return Collect(kQatSectionHeaderBytes, "a section's header");
     }
     const bool cut = std::exchange(sections_left_, 0) > 0;
     SkipAs(cut ? "bytes" : "padding", "", kQatBytes - position(), /*depth=*/0,
@@ -312,17 +297,17 @@ class XeParser final : public StepParser {
   bool MayEnd() const override { return false; }
 
   void NextPacket() {
-    Collect(kXeHeadBytes, position() == 0 ? "its descriptor" : "its next packet or its trailer");
+    Collect(kXeHeaderBytes, position() == 0 ? "its descriptor" : "its next packet or its trailer");
   }
 
   void OnHead(Bytes head) override {
     const auto version = std::to_integer<uint8_t>(head[0]);
     const auto type = std::to_integer<uint8_t>(head[1]);
-    const bool first = position() == kXeHeadBytes;
+    const bool first = position() == kXeHeaderBytes;
     ended_ = type == kXeTrailer;
     StreamRecord packet;
     packet.kind = "packet";
-    packet.header_bytes = kXeHeadBytes;
+    packet.header_bytes = kXeHeaderBytes;
     packet.payload_bytes = Little64(head, 16);
     packet.fields = {{"version", version},
                      {"type", type},
@@ -356,7 +341,7 @@ class XeParser final : public StepParser {
 class HisiParser final : public StepParser {
  public:
   explicit HisiParser(StreamSink& sink) : StepParser(sink) {
-    Collect(kHisiHeadBytes, "its match block");
+    Collect(kHisiMatchBytes, "its match block");
   }
 
  private:
@@ -367,7 +352,7 @@ class HisiParser final : public StepParser {
     const uint16_t major = Little16(head, 28);
     StreamRecord match;
     match.kind = "header";
-    match.header_bytes = kHisiHeadBytes;
+    match.header_bytes = kHisiMatchBytes;
     match.fields = {{"magic", magic, true},
                     {"queue_pairs", Little32(head, 8)},
                     {"device_id", Little32(head, 12), true},
@@ -386,7 +371,7 @@ class HisiParser final : public StepParser {
     }
     const bool right = match.problem.empty();
     Begin(std::move(match));
-    right ? SkipAs("state", "", kHisiBytes - kHisiHeadBytes, /*depth=*/0, "") : SkipRest("");
+    right ? SkipAs("state", "", kHisiBytes - kHisiMatchBytes, /*depth=*/0, "") : SkipRest("");
   }
 
   void OnSkipped() override { ExpectEnd(); }
@@ -412,7 +397,7 @@ bool LooksLikePart(Bytes bytes, uint64_t record_bytes) {
 
 bool LooksLikeXe(Bytes bytes) {
   constexpr uint64_t kDescriptorBytesMax = 4096;
-  return bytes.size() >= kXeHeadBytes && std::to_integer<uint8_t>(bytes[0]) == kXeVersion &&
+  return bytes.size() >= kXeHeaderBytes && std::to_integer<uint8_t>(bytes[0]) == kXeVersion &&
          std::to_integer<uint8_t>(bytes[1]) == kXeDescriptor && Little32(bytes, 4) == 0 &&
          Little64(bytes, 8) == 0 && Little64(bytes, 16) <= kDescriptorBytesMax &&
          Little64(bytes, 16) % 4 == 0;

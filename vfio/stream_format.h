@@ -30,12 +30,27 @@ absl::StatusOr<StreamFormat> ParseStreamFormat(absl::string_view name);
 
 inline constexpr uint64_t kMttyMagic = 0x7e9d09898c3e2c4e;
 inline constexpr uint32_t kMttyMajorVersion = 1;
+inline constexpr size_t kMttyHeaderBytes = 24;
+inline constexpr uint64_t kMttyPortBytes = 36;
+inline constexpr uint32_t kMttyPortsMax = 2;
+
 inline constexpr uint32_t kQatMagic = 0xadf5caea;
 inline constexpr uint32_t kQatVersion = 1;
+inline constexpr uint64_t kQatBytes = 4096;
+inline constexpr size_t kQatPreambleBytes = 16;
+inline constexpr size_t kQatSectionHeaderBytes = 16;
+inline constexpr size_t kQatIdBytes = 8;
+
 inline constexpr uint8_t kXeVersion = 1;
+inline constexpr size_t kXeHeaderBytes = 24;
+
 inline constexpr uint64_t kHisiMagicV1 = 0xcdcdcdcdfeedaacc;
 inline constexpr uint64_t kHisiMagicV2 = 0xaaccfeeddecadede;
 inline constexpr uint16_t kHisiMajorVersion = 1;
+inline constexpr size_t kHisiMatchBytes = 40;
+inline constexpr uint64_t kHisiBytes = 176;
+
+inline constexpr uint64_t kPdsBytesMax = 64 * 1024;
 
 // One field of a record's header.
 struct StreamField {

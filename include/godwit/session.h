@@ -211,6 +211,9 @@ struct TargetOptions {
   std::string listen;  // "ADDR:PORT"; port 0 lets the kernel choose, see OnListening
   TransportKind transport = TransportKind::kAuto;  // what it accepts; kAuto: whatever it can
   std::string rdma_device;                         // as `godwit devices` names it; "": the best
+  // The most that a source may ask for, else it is refused; the defaults are the format's limits.
+  uint32_t lanes_max = 64;                           // 1 to 64
+  size_t packet_bytes_max = (size_t{8} << 20) - 80;  // 1 to 8 MiB - 80
   // Memory for packets that have come and are not yet loaded; see docs/buffer-budget.md.
   size_t arena_bytes = size_t{128} << 20;
   // Looks at each device's stream before it is written to the device; empty: nothing does.

@@ -63,7 +63,7 @@ class VfioDevice : public Device {
   // For the configs of later sessions.
   virtual void SetConfigHooks(ConfigHooks hooks) = 0;
 
-  // What the last LoadConfig() without a hook brought.
+  // What the last LoadConfig() without a hook brought; none after a Reset(), which disarms them.
   virtual const PciInterrupts& loaded_interrupts() const = 0;
 
   virtual DmaLog& dma_log() = 0;

@@ -8,7 +8,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -295,6 +297,103 @@ TEST_F(CaptureTest, AFailedSaveLeavesNoFileAndRunningDevices) {
   options.packet_bytes = 0;
   EXPECT_TRUE(absl::IsInvalidArgument(Save(source, options).status));
   EXPECT_THAT(Files(), IsEmpty());
+}
+
+int FailToSync(int /*fd*/) {
+  errno = EIO;
+  return -1;
+}
+
+TEST_F(CaptureTest, AFileWhoseNameIsNotDurableIsRemoved) {
+  for (const bool replaces : {false, true}) {
+    if (replaces) WriteFile("c", "precious");
+    const auto writer = CaptureWriter::Create("c", replaces, FailToSync);
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    const absl::Status committed = (*writer)->Commit();
+    EXPECT_EQ(committed.code(), absl::ErrnoToStatusCode(EIO));
+    EXPECT_EQ(committed.message(),
+              replaces ? "c: making its name durable failed, and the file that it replaced is "
+                         "gone: Input/output error"
+                       : "c: making its name durable failed: Input/output error");
+    EXPECT_THAT(Files(), IsEmpty());
+  }
+}
+
+TEST_F(CaptureTest, AFileThatSomebodyElsePutThereIsNotRemoved) {
+  const auto replace_and_fail = [](int /*fd*/) {
+    std::filesystem::remove("c");
+    WriteFile("c", "another's");
+    return FailToSync(-1);
+  };
+  const auto writer = CaptureWriter::Create("c", false, replace_and_fail);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  EXPECT_FALSE((*writer)->Commit().ok());
+  EXPECT_EQ(ReadFile("c"), "another's");
+}
+
+// While it lives its thread may not do what permissions forbid, as root may.
+class ObeysPermissions {
+ public:
+  ObeysPermissions() {
+    EXPECT_EQ(::syscall(SYS_capget, &header_, before_), 0);
+    __user_cap_data_struct without[2] = {before_[0], before_[1]};
+    without[0].effective &= ~(1U << CAP_DAC_OVERRIDE | 1U << CAP_DAC_READ_SEARCH);
+    EXPECT_EQ(::syscall(SYS_capset, &header_, without), 0);
+  }
+  ~ObeysPermissions() { EXPECT_EQ(::syscall(SYS_capset, &header_, before_), 0); }
+  ObeysPermissions(const ObeysPermissions&) = delete;
+  ObeysPermissions& operator=(const ObeysPermissions&) = delete;
+
+ private:
+  __user_cap_header_struct header_ = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct before_[2] = {};
+};
+
+TEST_F(CaptureTest, AFolderThatCanNotBeMadeDurableIsRefusedBeforeADeviceStops) {
+  const Devices source({"soft:size=1MiB"}, DeviceRole::kSource);
+  std::filesystem::create_directory("folder");
+  WriteFile("folder/c", "precious");
+  ASSERT_EQ(::chmod("folder", 0300), 0);  // takes files; can't be opened, and so not synced
+  SessionReport report;
+  {
+    const ObeysPermissions unprivileged;
+    report = Save(source, {.out = "folder/c", .replace = true});
+  }
+  ASSERT_EQ(::chmod("folder", 0700), 0);
+  EXPECT_TRUE(absl::IsPermissionDenied(report.status)) << report.status;
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("its folder folder can't be opened"));
+  EXPECT_EQ(report.packets, 0U);
+  EXPECT_EQ(ReadFile("folder/c"), "precious");
+  EXPECT_FALSE(std::filesystem::exists("folder/c.partial"));
+}
+
+// Resets a device as soon as all of its state has been read.
+class ResetsBehindTheBack final : public SessionObserver {
+ public:
+  explicit ResetsBehindTheBack(Device& device) : device_(device) {}
+  void OnPhase(SessionPhase phase) override {
+    if (phase != SessionPhase::kHandingOver) return;
+    EXPECT_TRUE(device_.Reset().ok());
+  }
+
+ private:
+  Device& device_;
+};
+
+TEST_F(CaptureTest, ADeviceThatWasResetBehindTheBackIsNotSaved) {
+  for (const bool leave_stopped : {false, true}) {
+    const Devices source({"soft:size=1MiB,seed=1", "soft:size=1MiB,seed=2"}, DeviceRole::kSource);
+    ResetsBehindTheBack observer(*source.borrowed[1]);
+    const SessionReport report =
+        SaveSession({.out = "c", .leave_stopped = leave_stopped}, source.borrowed, observer).Run();
+    EXPECT_TRUE(absl::IsDataLoss(report.status)) << report.status;
+    EXPECT_THAT(std::string(report.status.message()),
+                AllOf(HasSubstr("seed=2: it is in RUNNING"), HasSubstr("out of STOP_COPY")));
+    EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+    EXPECT_EQ(report.bytes, 2U << 20);  // though all of it was read
+    EXPECT_THAT(source.States(), ElementsAre(DeviceState::kRunning, DeviceState::kRunning));
+    EXPECT_THAT(Files(), IsEmpty());
+  }
 }
 
 TEST_F(CaptureTest, ACancelledSaveLeavesNoFile) {

@@ -94,5 +94,20 @@ TEST(SetStatesTest, ADeviceThatOpensNoStreamIsAnError) {
             absl::StatusCode::kFailedPrecondition);
 }
 
+TEST(CheckStillStoppedTest, TheOneThatLeftStopCopyIsNamedWithItsState) {
+  StubDevice nic("nic", kWithP2p);
+  StubDevice accelerator("accelerator", kWithP2p);
+  const std::vector<Device*> devices = {&nic, &accelerator};
+  ASSERT_TRUE(SetStates(devices, DeviceState::kStopCopy, nullptr, [] {}).ok());
+  EXPECT_TRUE(CheckStillStopped(devices, [] {}).ok());
+  for (const DeviceState state : {DeviceState::kRunning, DeviceState::kStop, DeviceState::kError}) {
+    ASSERT_TRUE(accelerator.SetState(state).ok());
+    const absl::Status status = CheckStillStopped(devices, [] {});
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr(absl::StrCat("device accelerator: it is in ", DeviceStateName(state))));
+  }
+}
+
 }  // namespace
 }  // namespace godwit

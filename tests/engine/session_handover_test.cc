@@ -78,6 +78,31 @@ TEST_F(HandoverTest, ACommitOnANewConnectionIsAsGood) {
   devices_.ExpectAllIn(DeviceState::kRunning);
 }
 
+TEST_F(HandoverTest, StoppingMayBeReadAfterTheLastPacketIsLoaded) {
+  Load();
+  control::ControlMessage stopping;
+  stopping.mutable_stopping();
+  source_->channel.Send(stopping);
+  source_->channel.Send(CommitOf(kSession));
+  const auto answer = source_->channel.Receive();
+  ASSERT_TRUE(answer.has_value() && answer->has_done());
+  source_->channel.Send(Forget());
+  EXPECT_EQ(Report().outcome, SessionOutcome::kDone) << Report().status;
+  devices_.ExpectAllIn(DeviceState::kRunning);
+}
+
+TEST_F(HandoverTest, StoppingComesOnce) {
+  Load();
+  control::ControlMessage stopping;
+  stopping.mutable_stopping();
+  source_->channel.Send(stopping);
+  source_->channel.Send(stopping);
+  EXPECT_THAT(source_->channel.HearAbort(), HasSubstr("out of turn"));
+  source_->channel.Hang();
+  EXPECT_EQ(Report().outcome, SessionOutcome::kRolledBack);
+  devices_.ExpectAllIn(DeviceState::kRunning);
+}
+
 TEST_F(HandoverTest, ATargetThatRunsTheDevicesSaysSoAsOftenAsItIsAsked) {
   Load();
   source_->channel.Send(CommitOf(kSession));

@@ -6,6 +6,9 @@
 #include <gtest/gtest.h>
 
 #include "tests/vfio/stream_images.h"
+#include "tests/vfio/stream_io.h"
+#include "vfio/device_spec.h"
+#include "vfio/stream_format.h"
 
 namespace godwit {
 namespace {
@@ -81,6 +84,68 @@ TEST(StreamCheckTest, StaysWithItsFirstError) {
   EXPECT_FALSE(first.ok());
   EXPECT_EQ(check->Feed(AsBytes("more")), first);
   EXPECT_EQ(check->End(), first);
+}
+
+struct SoftStream {
+  const char* profile;
+  const char* options;
+};
+constexpr SoftStream kSoftStreams[] = {{"mlx5", ",size=100000"},
+                                       {"hisi", ""},
+                                       {"pds", ",size=64KiB"},
+                                       {"qat", ""},
+                                       {"virtio", ",size=100000"},
+                                       {"xe", ",size=100000"},
+                                       {"mtty", ""},
+                                       {"mtty", ",size=96"}};
+
+std::string SaveSoft(const SoftStream& soft, absl::string_view more = "") {
+  const auto device =
+      OpenDevice(absl::StrCat("soft:profile=", soft.profile, soft.options, ",seed=3", more),
+                 DeviceRole::kSource);
+  EXPECT_TRUE(device.ok()) << device.status();
+  const absl::StatusOr<UniqueFd> saving = (*device)->SetState(DeviceState::kStopCopy);
+  EXPECT_TRUE(saving.ok()) << saving.status();
+  return ReadToEnd(saving->get());
+}
+
+TEST(StreamCheckTest, ASoftProfilesStreamIsItsDriversAndNoOthers) {
+  for (const SoftStream& soft : kSoftStreams) {
+    const std::string stream = SaveSoft(soft);
+    for (const absl::string_view driver : {"mlx5", "hisi", "pds", "qat", "virtio", "xe", "mtty"}) {
+      // virtio's records are mlx5's, whose payload only the firmware knows; pds has no form.
+      const bool fits = driver == soft.profile ||
+                        (driver == "mlx5" && absl::string_view(soft.profile) == "virtio") ||
+                        (driver == "pds" && stream.size() <= kPdsBytesMax);
+      const absl::Status status = Judge(driver, stream).status;
+      EXPECT_EQ(status.ok(), fits)
+          << soft.profile << soft.options << " as " << driver << ": " << status;
+    }
+  }
+}
+
+TEST(StreamCheckTest, ASoftProfilesStreamIsRecognisedByItsFirstBytes) {
+  for (const SoftStream& soft : kSoftStreams) {
+    const std::string stream = SaveSoft(soft);
+    const std::optional<StreamFormat> recognised = RecogniseStream(AsBytes(stream));
+    if (absl::string_view(soft.profile) == "pds") {
+      EXPECT_FALSE(recognised.has_value());
+      continue;
+    }
+    ASSERT_TRUE(recognised.has_value()) << soft.profile << soft.options;
+    EXPECT_EQ(StreamFormatName(*recognised), soft.profile);
+  }
+}
+
+TEST(StreamCheckTest, ASoftProfilesMandatoryTagIsRefusedAndItsOptionalOneIsNot) {
+  for (const SoftStream& soft : kSoftStreams) {
+    const absl::string_view profile = soft.profile;
+    if (profile != "mlx5" && profile != "virtio") continue;
+    EXPECT_TRUE(Judge(profile, SaveSoft(soft, ",unknown_tag=optional")).status.ok());
+    EXPECT_THAT(
+        std::string(Judge(profile, SaveSoft(soft, ",unknown_tag=mandatory")).status.message()),
+        HasSubstr("its tag 0x63 is mandatory"));
+  }
 }
 
 TEST(StreamCheckTest, ListsItsProfiles) {

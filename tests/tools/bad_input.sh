@@ -37,9 +37,12 @@ refused 2 '--devices.*missing' loopback --devices
 for count in 0 65 -1 x; do
   refused 2 "--devices: Value $count not in range 1 to 64" loopback --devices "$count"
   send_refused 2 "--lanes: Value $count not in range 1 to 64" --device "$state" --lanes "$count"
+  receive_refused 2 "--lanes: Value $count not in range 1 to 64" --device "$state" --lanes "$count"
 done
 for size in 0 9MiB 8MiB; do
   send_refused 2 "--packet-bytes: '$size' is out of range: .* 1 to 8388528" \
+    --device "$state" --packet-bytes "$size"
+  receive_refused 2 "--packet-bytes: '$size' is out of range: .* 1 to 8388528" \
     --device "$state" --packet-bytes "$size"
 done
 for size in garbage 1MB -1 1.5B 99999999TiB; do
@@ -49,6 +52,8 @@ for size in garbage 1MB -1 1.5B 99999999TiB; do
 done
 for transport in pigeon 1 TCP; do
   send_refused 2 "--transport: '$transport' is not tcp, verbs or auto" \
+    --device "$state" --transport "$transport"
+  receive_refused 2 "--transport: '$transport' is not tcp, verbs or auto" \
     --device "$state" --transport "$transport"
 done
 refused 2 'convert: --seed' loopback --seed -1
@@ -105,6 +110,28 @@ refused 1 "$no_json" loopback --json /nowhere/x
 refused 1 "$no_json" devices --json /nowhere/x
 send_refused 1 '--json .*folder: .*Is a directory' --device "$state" --json "$scratch/folder"
 
+# A result that can't be written is a failure, though the devices have moved: the one line says both.
+readonly full='--json /dev/full: writing failed: No space left on device$'
+readonly but_done="the session ended as done, but its result could not be written: $full"
+refused 1 "$but_done" loopback --size 1MiB --devices 1 --json /dev/full
+check_says "loopback --json /dev/full" refused.out '^moved 1 device'
+refused 1 "$but_done" save --device "$state" --out "$scratch/saved" --json /dev/full
+refused 1 "$but_done" load --device "file:$scratch/loaded" --in "$scratch/saved" --json /dev/full
+cmp -- "$scratch/state" "$scratch/loaded" || fail "load --json /dev/full: the files differ"
+refused 1 "$full" inspect "$scratch/saved" --json /dev/full
+refused 1 "$full" devices --json /dev/full
+start_receiver receive --device "file:$scratch/received" --json /dev/full
+receiver=$pid
+refused 1 "$but_done" send --to "127.0.0.1:$port" --device "$state" --json /dev/full
+await "$receiver"
+check_code "receive --json /dev/full" "$code" 1 receive.err
+check_one_error "receive --json /dev/full" receive.err "$but_done"
+cmp -- "$scratch/state" "$scratch/received" || fail "receive --json /dev/full: the files differ"
+code=0
+"$GODWIT" loopback --size 1MiB --json - > /dev/full 2> "$scratch/refused.err" || code=$?
+check_code "--json - to a full disk" "$code" 1 refused.err
+check_says "--json - to a full disk" refused.err 'error: the session ended as done, but .*--json -: writing'
+
 # What ended before its session began says so in the JSON, too.
 send_refused 1 'No such file' --device "file:$scratch/none" --json "$scratch/refused.json"
 check_json "a refused send" refused.json /result refused
@@ -156,6 +183,14 @@ pair_refused 1 'has 1 devices.* this side 2' 'has 1 devices' \
 pair_refused 1 "device 0 is of kind 'file'.*pair by position" "device 0 is of kind 'file'" \
   --device "$soft" -- --device "file:$scratch/B"
 [[ ! -e $scratch/B ]] || fail "a refused session left a target file behind"
+# More than the receiver was told to accept.
+readonly lower='at the source or raise it at the target$'
+pair_refused 1 "gave up: .* asks for 3 lanes, .* at most 2: lower --lanes $lower" \
+  "asks for 3 lanes, .* at most 2: lower --lanes $lower" \
+  --device "$soft" --lanes 3 -- --device "$soft" --lanes 2
+pair_refused 1 "gave up: .* packets of 65537 bytes, .* at most 65536: lower --packet-bytes $lower" \
+  "packets of 65537 bytes, .* at most 65536: lower --packet-bytes $lower" \
+  --device "$soft" --packet-bytes 65537 -- --device "$soft" --packet-bytes 64KiB
 # The receiver's device is another: it refuses the stream.
 pair_refused 1 'gave up: .*content is wrong' 'content is wrong' --device soft:size=1MiB,seed=2 -- --device "$soft"
 pair_refused 1 'gave up: .*wrong length' 'wrong length' --device soft:size=2MiB,seed=1 -- --device "$soft"
@@ -171,6 +206,7 @@ if "$GODWIT" devices | grep -q '^RDMA devices: none'; then
   refused 1 'no RDMA device on this host: use TCP' send --to 127.0.0.1:9 --device "$soft" --transport verbs
   refused 1 'no RDMA device on this host: use TCP' send --to 127.0.0.1:9 --device "$soft" --rdma-device rxe9
   refused 1 'no RDMA device on this host' receive --listen 127.0.0.1:0 --device "$soft" --rdma-device rxe9
+  refused 1 'no RDMA device on this host' receive --listen 127.0.0.1:0 --device "$soft" --transport verbs
   refused 1 'no RDMA device on this host' loopback --transport verbs --size 1MiB
 else
   say "NOTE: this host has RDMA devices: what a session without them says is not tried"

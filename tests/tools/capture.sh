@@ -168,6 +168,37 @@ check_says "records in a capture" inspect.out 'device 1 +24  record 0|device 1 +
 check_json "records in a capture" inspect.json /devices/0/format virtio
 inspect 0 "$saved" --records --as mlx5
 
+# ---- What a software device saves as a driver's is that driver's.
+# soft_as PROFILE OPTIONS RECORD: a line of the list matches RECORD, --check takes the stream, and
+# that of another driver does not.
+soft_as() {
+  local device=soft:profile=$1$2,seed=9 other=mtty receiver
+  [[ $1 != mtty ]] || other=qat
+  fresh
+  save 0 --device "$device"
+  inspect 0 "$saved" --records --json "$scratch/inspect.json"
+  check_says "soft $1" inspect.out "$3"
+  [[ $1 == pds ]] || check_json "soft $1" inspect.json /devices/0/format "$1"
+  load 0 --device "$device" --check "$1"
+  check_says "soft $1" load.out 'content as expected'
+  load 1 --device "$device" --check "$other"
+  check_one_error "soft $1 as $other" load.err "the stream is not one for $other: "
+  start_receiver receive --device "$device" --check "$1"
+  receiver=$pid
+  run send "$GODWIT" send --to "127.0.0.1:$port" --device "$device"
+  check_code "soft $1: send" "$code" 0 send.err
+  await "$receiver"
+  check_code "soft $1: receive --check" "$code" 0 receive.err
+}
+soft_as mlx5 ,size=1MiB ' record 0 size=8 flags=0x1 tag=0x1  STOP_COPY_SIZE'
+soft_as virtio ,size=1MiB ' part 1 type=0x101 flags=0x0 selector=0 length=16  DRV_FEATURES'
+soft_as xe ,size=1MiB ' packet 1 version=1 type=6 .*  VRAM'
+soft_as hisi '' ' header 0 magic=0xaaccfeeddecadede .* major_version=1 minor_version=0  hisi'
+soft_as qat '' ' header 0 magic=0xadf5caea version=1 header_bytes=16 sections=1 size=4080  qat'
+soft_as mtty '' ' header 0 magic=0x7e9d09898c3e2c4e major_version=1 minor_version=0 ports=1 .*  mtty'
+soft_as mtty ,size=96 ' header 0 .* ports=2 flags=0x0  mtty'
+soft_as pds ,size=64KiB ' device=0 index=0 offset=0 bytes=65536 '
+
 # ---- --check.
 fresh
 { cat "$scratch/mlx5"; record 7 0 "$scratch/payload"; } > "$scratch/newer"

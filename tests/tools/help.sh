@@ -30,7 +30,8 @@ helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspe
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$json"
 helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \
   '^  --resolve-timeout DURATION=60s( |$)' "$json"
-helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \
+helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=64 ' \
+  '^  --packet-bytes SIZE=8388528( |$)' '^  --rdma-device NAME ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \
   '^  --outcome-hold DURATION=60s( |$)' "${specs[@]}" "$json"
 helps save '^  --out FILE REQUIRED ' '^  --force ' '^  --stop ' '^  --packet-bytes SIZE=1MiB ' "${specs[@]}" "$json"
 helps load '^  --in FILE REQUIRED ' '^  --check PROFILE ' "${specs[@]}" "$json"

@@ -139,6 +139,7 @@ int FakeKernel::DeviceIoctl(unsigned long request, void* argument) {
   }
   if (request != VFIO_DEVICE_RESET) return pci != nullptr ? pci->Ioctl(request, argument) : -ENOTTY;
   ++resets;
+  if (pci != nullptr) armed_at_reset = pci->irqs.size();
   if (reset_error != 0) return -reset_error;
   state = static_cast<uint32_t>(DeviceState::kRunning);
   return 0;

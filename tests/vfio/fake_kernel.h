@@ -68,7 +68,8 @@ class FakeKernel final : public VfioKernel {
   FakePci* pci = nullptr;  // the device's face, if it has one
 
   int resets = 0;
-  int open_fds() const;  // not closed yet
+  size_t armed_at_reset = 0;  // interrupt modes of the device's face, at the last reset
+  int open_fds() const;       // not closed yet
   std::string device_name;
 
  private:

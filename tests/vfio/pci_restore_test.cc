@@ -203,6 +203,62 @@ TEST_F(PciRestoreTest, FewerInterruptsThanTheSourceUsedAreAnErrorBeforeTheComman
   EXPECT_THAT(std::string(Load(Saved()).message()), HasSubstr("VFIO_DEVICE_SET_IRQS"));
 }
 
+TEST_F(PciRestoreTest, AResetDisarmsWhatALoadHasArmedBeforeTheDeviceIsReset) {
+  const std::function<void()> modes[] = {[] {}, [this] { EnableMsi(); }, [this] { EnableMsix(); }};
+  const auto device = target_.Open();
+  for (const auto& enable : modes) {
+    enable();
+    ASSERT_EQ(device->LoadConfig(Saved()), absl::OkStatus());
+    ASSERT_EQ(target_.pci.irqs.size(), 1u);
+    target_.kernel.armed_at_reset = 99;
+    ASSERT_EQ(device->Reset(), absl::OkStatus());
+    EXPECT_EQ(target_.kernel.armed_at_reset, 0u);
+    EXPECT_TRUE(target_.pci.irqs.empty());
+    EXPECT_EQ(device->loaded_interrupts().mode, PciInterruptMode::kNone);
+    EXPECT_EQ(device->loaded_interrupts().pending_fd, -1);
+    EXPECT_EQ(device->Reset(), absl::OkStatus());  // with nothing to disarm
+  }
+}
+
+TEST_F(PciRestoreTest, AResetOfAnAdoptedDeviceLeavesTheVmmsInterruptsArmed) {
+  EnableMsix();
+  const auto device = target_.Adopt();
+  ASSERT_EQ(device->LoadConfig(Saved()), absl::OkStatus());
+  target_.pci.irqs[VFIO_PCI_MSIX_IRQ_INDEX] = {7, 7};
+  EXPECT_EQ(device->Reset(), absl::OkStatus());
+  EXPECT_EQ(target_.pci.irqs.at(VFIO_PCI_MSIX_IRQ_INDEX), std::vector<int>({7, 7}));
+  EXPECT_EQ(device->loaded_interrupts().mode, PciInterruptMode::kNone);
+}
+
+TEST_F(PciRestoreTest, ADeviceThatCanNotBeDisarmedIsResetAllTheSame) {
+  EnableMsix();
+  const auto device = target_.Open();
+  ASSERT_EQ(device->LoadConfig(Saved()), absl::OkStatus());
+  target_.kernel.state = static_cast<uint32_t>(DeviceState::kError);
+  target_.pci.irq_error = EIO;
+  const int resets = target_.kernel.resets;
+  const absl::Status refused = device->Reset();
+  EXPECT_THAT(std::string(refused.message()),
+              AllOf(HasSubstr(kBdf), HasSubstr("VFIO_DEVICE_SET_IRQS: disable MSI-X")));
+  EXPECT_EQ(target_.kernel.resets, resets + 1);
+  EXPECT_EQ(device->State().value(), DeviceState::kRunning);
+  target_.pci.irq_error = 0;
+  EXPECT_EQ(device->Reset(), absl::OkStatus());  // what is still armed is not forgotten
+  EXPECT_TRUE(target_.pci.irqs.empty());
+}
+
+TEST_F(PciRestoreTest, ALoadThatFailsAtItsInterruptsLeavesNoneArmed) {
+  EnableMsi();
+  const auto device = target_.Open();
+  ASSERT_EQ(device->LoadConfig(Saved()), absl::OkStatus());
+  EnableMsix();
+  target_.pci.irq_count = 4;  // of 8
+  EXPECT_FALSE(device->LoadConfig(Saved()).ok());
+  EXPECT_TRUE(target_.pci.irqs.empty());
+  EXPECT_EQ(device->loaded_interrupts().mode, PciInterruptMode::kNone);
+  EXPECT_EQ(device->Reset(), absl::OkStatus());
+}
+
 TEST_F(PciRestoreTest, ADeviceWithoutAPciFaceHasAnEmptyConfig) {
   source_.kernel.pci = nullptr;
   EXPECT_EQ(Saved(), "");
