@@ -19,9 +19,9 @@ inline absl::Status ErrnoStatus(int error, absl::string_view what) {
   // glibc's constant text: absl::ErrnoToStatus() copies it from a lazily made table, whose
   // initialisation in a shared library ThreadSanitizer takes for a race.
   const char* const text = ::strerrordesc_np(error);
-  return absl::Status(absl::ErrnoToStatusCode(error),
-                      text != nullptr ? absl::StrCat(what, ": ", text)
-                                      : absl::StrCat(what, ": error ", error));
+  return absl::Status(absl::ErrnoToStatusCode(error), text != nullptr
+                                                          ? absl::StrCat(what, ": ", text)
+                                                          : absl::StrCat(what, ": error ", error));
 }
 
 // The same status with `where` put before its message.
