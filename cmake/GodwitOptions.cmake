@@ -1,8 +1,11 @@
 # What a builder may choose, and the compile flags that follow from it.
 
-option(GODWIT_TESTS "Build the tests" ON)
-option(GODWIT_LAB "Register the tests that boot virtual machines (label lab)" ON)
-option(GODWIT_BENCH "Build the micro-benchmarks" ON)
+# Who takes this tree into a build of their own wants the library and not its tests.
+option(GODWIT_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(GODWIT_LAB "Register the tests that boot virtual machines (label lab)" ${PROJECT_IS_TOP_LEVEL})
+option(GODWIT_BENCH "Build the micro-benchmarks" ${PROJECT_IS_TOP_LEVEL})
+option(GODWIT_EXAMPLES "Build the examples of embedding" ${PROJECT_IS_TOP_LEVEL})
+option(GODWIT_INSTALL "Have rules to install the library and the command" ${PROJECT_IS_TOP_LEVEL})
 set(GODWIT_SANITIZE "" CACHE STRING "Sanitizers to build with: '', 'address,undefined' or 'thread'")
 
 set(CMAKE_CXX_STANDARD 20)

@@ -164,8 +164,10 @@ struct SessionProgress {
 
 // Told of things as they happen.
 //
-// Threads: called on the thread that is in Run(). Blocking: must not block for long: the peer gives
-// up after eight seconds of silence.
+// Ownership: the session borrows it; it outlives the session.
+// Threads:   called on the thread that is in Run().
+// Blocking:  must not block for long: the peer gives up after eight seconds of silence.
+// Errors:    none to give back, and it must not throw: nothing would put the devices back.
 class SessionObserver {
  public:
   virtual ~SessionObserver() = default;
