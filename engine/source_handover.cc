@@ -64,11 +64,9 @@ void SourceSession::Impl::SendForget() {
 absl::Status SourceSession::Impl::AwaitOutcome() {
   const Clock::Duration deadline = Clock::Steady().Now() + options_.resolve_timeout;
   while (Clock::Steady().Now() < deadline) {
-    auto received = Receive();
-    // Given up before it had our Commit: it never will run them.
-    if (absl::IsAborted(received.status())) target_rolled_back_ = true;
-    GODWIT_ASSIGN_OR_RETURN(const std::optional<control::ControlMessage> answer,
-                            std::move(received));
+    // An Abort was sent before it had our Commit, and what follows one counts for nothing: as with
+    // a broken channel it is asked again, on a new one.
+    GODWIT_ASSIGN_OR_RETURN(const std::optional<control::ControlMessage> answer, Receive());
     if (answer.has_value()) {
       if (answer->has_done()) return absl::OkStatus();
       if (answer->has_rolled_back()) {

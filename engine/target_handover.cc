@@ -33,6 +33,7 @@ absl::Status TargetSession::Impl::HandOver() {
   done_at_ = Clock::Steady().Now();
   control::ControlMessage done;
   done.mutable_done();
+  if (channel_ != nullptr && !channel_->Send(done).ok()) channel_.reset();
   Answer(done);
   return started;
 }
@@ -129,18 +130,20 @@ absl::Status TargetSession::Impl::RunHere() {
   return ran;
 }
 
-// Tells the source how it ended, as often as it asks, until it has heard it or outcome_hold is
-// over. A Cancel() ends that at once.
+// Answers each Commit, on whichever channel, until the source has said that it knows or
+// outcome_hold is over. A Cancel() ends that at once.
 void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
   const Clock::Duration deadline = Clock::Steady().Now() + options_.outcome_hold;
   bool said_so = false;
-  if (channel_ != nullptr && !channel_->Send(outcome).ok()) channel_.reset();
   while (Clock::Steady().Now() < deadline) {
     if (channel_ != nullptr) {
       const auto message = Receive();
       if (message.ok() && message->has_value()) {
         if ((*message)->has_forget()) return;
-        if ((*message)->has_commit()) (void)channel_->Send(outcome);
+        if ((*message)->has_commit()) {
+          committed_ = true;
+          (void)channel_->Send(outcome);
+        }
         continue;
       }
       if (absl::IsAborted(message.status())) return;
@@ -151,6 +154,7 @@ void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
     if (channel_ == nullptr) {
       if (auto caller = NextCaller(); caller != nullptr) {
         channel_ = std::move(caller);
+        committed_ = true;
         (void)channel_->Send(outcome);
         continue;
       }
@@ -185,6 +189,7 @@ absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
   if (may_have_committed) {
     control::ControlMessage message;
     message.mutable_rolled_back()->set_reason(Printable(why.message()));
+    if (committed_ && channel_ != nullptr && !channel_->Send(message).ok()) channel_.reset();
     Answer(message);
   } else {
     why = PreferPeersReason(std::move(why));

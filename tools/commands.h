@@ -57,7 +57,7 @@ struct ReceiveCommand {
   uint32_t lanes = 64;
   std::string packet_bytes = "8388528";
   std::string commit_timeout = "10s";
-  std::string outcome_hold = "60s";
+  std::string outcome_hold = "90s";
   std::string json;
   int port_fd = -1;  // the port number goes here once the command listens
 };

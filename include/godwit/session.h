@@ -222,8 +222,9 @@ struct TargetOptions {
   StreamCheckFactory stream_check;
   // How long a target that has loaded everything waits for the source's Commit before it gives up.
   std::chrono::milliseconds commit_timeout{10'000};
-  // How long a target that could not tell the source how it ended stays to answer.
-  std::chrono::milliseconds outcome_hold{60'000};
+  // How long a target that could not tell the source how it ended stays to answer; more than the
+  // source's resolve_timeout and eight seconds.
+  std::chrono::milliseconds outcome_hold{90'000};
   VmCallbacks vm;
   TraceSink* trace = nullptr;  // outlives the session
 };

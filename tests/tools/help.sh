@@ -32,7 +32,7 @@ helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" 
   '^  --resolve-timeout DURATION=60s( |$)' "$json"
 helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=64 ' \
   '^  --packet-bytes SIZE=8388528( |$)' '^  --rdma-device NAME ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \
-  '^  --outcome-hold DURATION=60s( |$)' "${specs[@]}" "$json"
+  '^  --outcome-hold DURATION=90s( |$)' "${specs[@]}" "$json"
 helps save '^  --out FILE REQUIRED ' '^  --force ' '^  --stop ' '^  --packet-bytes SIZE=1MiB ' "${specs[@]}" "$json"
 helps load '^  --in FILE REQUIRED ' '^  --check PROFILE ' "${specs[@]}" "$json"
 helps inspect '^  --as raw\|mlx5\|virtio\|mtty\|qat\|xe\|hisi\|pds\|capture' '^  --records ' "$json"
