@@ -55,8 +55,10 @@ struct TraceSpan {
 // Takes a session's spans: each read, send, receipt of a packet and write, each phase and state
 // change.
 //
-// Threads: called from any thread of the session's, several at once. Blocking: must not; it is in
-// the hot path.
+// Ownership: the caller's; outlives the session.
+// Threads:   called from any thread of the session's, several at once.
+// Blocking:  must not: it is in the hot path.
+// Errors:    none; a sink that is full drops spans.
 class TraceSink {
  public:
   virtual ~TraceSink() = default;
