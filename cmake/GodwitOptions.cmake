@@ -4,6 +4,7 @@
 option(GODWIT_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(GODWIT_LAB "Register the tests that boot virtual machines (label lab)" ${PROJECT_IS_TOP_LEVEL})
 option(GODWIT_BENCH "Build the micro-benchmarks" ${PROJECT_IS_TOP_LEVEL})
+option(GODWIT_EXAMPLES "Build the examples of embedding" ${PROJECT_IS_TOP_LEVEL})
 option(GODWIT_INSTALL "Have rules to install the library and the command" ${PROJECT_IS_TOP_LEVEL})
 set(GODWIT_SANITIZE "" CACHE STRING "Sanitizers to build with: '', 'address,undefined' or 'thread'")
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Holds the include rule: base ← {vfio, transport} ← engine ← {tools, bench}, each folder including
 # only what stands left of it; include/godwit, which embedders see, only itself, the standard
-# library and Abseil.
+# library and Abseil; examples, what embedders have.
 set -euo pipefail
 root=${1:-$(dirname "${BASH_SOURCE[0]}")/..}
 cd "$root"
@@ -15,8 +15,9 @@ declare -A allowed=(
   [tools]="base vfio transport engine tools godwit"
   [bench]="base vfio transport engine bench godwit"
   [include/godwit]="godwit"
+  [examples]="godwit"
 )
-readonly ours=" base vfio transport engine tools bench godwit tests "
+readonly ours=" base vfio transport engine tools bench godwit tests examples "
 # What the base layer needs of include/godwit: a descriptor's owner and nothing that knows devices.
 readonly base_public=" godwit/unique_fd.h "
 
@@ -46,6 +47,8 @@ for folder in "${!allowed[@]}"; do
       complain "$where includes \"$header\": paths start at the top of the repository"
       continue
     fi
+    # Installed without a folder of their own to be named with.
+    [[ $folder == examples && $form == '"' && -f examples/$header ]] && continue
     if [[ $ours != *" $top "* || $header != */* ]]; then
       # Headers that are ours are named with their folder, so a quoted name without one, or of
       # another folder, is a mistake; generated and system headers use theirs.
