@@ -52,13 +52,13 @@ check_says "SIGINT to a target that waits" target.err '^target: error: .*cancell
 
 start listener "$LISTENER" hold ''
 within 30 test -s "$scratch/listener.out" || die "the listener has no port: $(text listener.err)"
-start source "$SOURCE_VMM" "127.0.0.1:$(text listener.out)" "$scratch/A"
+start waiting "$SOURCE_VMM" "127.0.0.1:$(text listener.out)" "$scratch/A"
 source=$pid
-within 30 grep -q connecting "$scratch/source.err" || die "the source does not begin"
+within 30 grep -qs connecting "$scratch/waiting.err" || die "the source does not begin"
 kill -INT "$source"
 await "$source"
-check_code "SIGINT to a source that waits" "$code" 1 source.err
-check_says "SIGINT to a source that waits" source.err '^source: error: .*cancelled'
+check_code "SIGINT to a source that waits" "$code" 1 waiting.err
+check_says "SIGINT to a source that waits" waiting.err '^source: error: .*cancelled'
 
 # What can't begin.
 run source "$SOURCE_VMM" 127.0.0.1:1 "$scratch/A"
