@@ -157,11 +157,12 @@ absl::Status PrecopyWatch::Ask(bool dry) {
 // False when it is time to stop.
 bool PrecopyWatch::WaitUntilDry(uint64_t times_dry) {
   const SourceWorker::DeviceCounters& counters = worker_.device_counters(index_);
-  while (counters.times_dry.load(std::memory_order_acquire) == times_dry) {
+  // stop_ is looked at before each wait: its notification may have been cleared along with another.
+  while (!stop_.load(std::memory_order_relaxed) &&
+         counters.times_dry.load(std::memory_order_acquire) == times_dry) {
     pollfd wake = {wake_.fd(), POLLIN, 0};
     ::poll(&wake, 1, -1);
     wake_.Clear();
-    if (stop_.load(std::memory_order_relaxed)) return false;
   }
   return !stop_.load(std::memory_order_relaxed);
 }

@@ -68,6 +68,7 @@ class RecordingObserver final : public SessionObserver {
 
   void OnPhase(SessionPhase phase) override {
     phases.push_back(phase);
+    phase_ = phase;
     on_phase(phase);
   }
   void OnListening(absl::string_view /*address*/, uint16_t port) override {
@@ -86,12 +87,15 @@ class RecordingObserver final : public SessionObserver {
     return all;
   }
 
+  SessionPhase phase() const { return phase_; }
+
   std::vector<SessionPhase> phases;  // of the session's thread
 
  private:
   std::promise<uint16_t> port_;
   std::shared_future<uint16_t> listening_ = port_.get_future().share();
   std::atomic<bool> told_{false};
+  std::atomic<SessionPhase> phase_{SessionPhase::kWaiting};
   mutable std::mutex mutex_;
   std::vector<std::string> notes_;
 };
