@@ -208,7 +208,8 @@ absl::Status SessionBase::OutOfTurn(const control::ControlMessage& message) {
 
 absl::StatusOr<control::ControlMessage> SessionBase::Await(
     control::ControlMessage::MessageCase wanted, const char* name) {
-  while (true) {
+  const Clock::Duration deadline = Clock::Steady().Now() + answer_timeout_;
+  while (Clock::Steady().Now() < deadline) {
     GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
     if (message.has_value()) {
       if (message->message_case() == wanted) return *std::move(message);
@@ -216,6 +217,9 @@ absl::StatusOr<control::ControlMessage> SessionBase::Await(
     }
     GODWIT_RETURN_IF_ERROR(Annotate(WaitForEvents(), absl::StrCat("waiting for ", name)));
   }
+  return absl::DeadlineExceededError(absl::StrCat("peer ", channel_->peer(), " is there, but ", name,
+                                                  " did not come in ", answer_timeout_.count(),
+                                                  " ms"));
 }
 
 absl::Status SessionBase::PreferPeersReason(absl::Status status) {

@@ -56,6 +56,7 @@ class SessionBase {
   absl::Status Pause(std::chrono::milliseconds time);
   // Tells the observer and the trace what steps_ has; returns what the slowest took.
   Clock::Duration TellSteps();
+  void SetAnswerTimeout(std::chrono::milliseconds timeout) { answer_timeout_ = timeout; }
   // Of a session whose options have a sink.
   void SetTrace(TraceSink* trace) { trace_ = trace; }
 
@@ -64,7 +65,7 @@ class SessionBase {
   // The next message, or nothing now. Abort comes back as an error.
   absl::StatusOr<std::optional<control::ControlMessage>> Receive();
   // Waits for the next message, which must be of the kind that `wanted` says (a field number of
-  // ControlMessage); `name` is for messages.
+  // ControlMessage); `name` is for messages. DeadlineExceeded: the peer lives and does not answer.
   absl::StatusOr<control::ControlMessage> Await(control::ControlMessage::MessageCase wanted,
                                                 const char* name);
   static absl::Status OutOfTurn(const control::ControlMessage& message);
@@ -88,6 +89,7 @@ class SessionBase {
   std::unique_ptr<ControlChannel> channel_;
   StepLog steps_;
   TraceSink* trace_ = nullptr;
+  std::chrono::milliseconds answer_timeout_{60'000};
   std::unique_ptr<Arena> arena_;
 
   std::atomic<SessionPhase> phase_{SessionPhase::kConnecting};

@@ -31,6 +31,7 @@ class SourceSession::Impl final : public SessionBase {
   Impl(SourceOptions options, std::vector<Device*> devices, SessionObserver& observer)
       : SessionBase(std::move(devices), observer), options_(std::move(options)) {
     SetTrace(options_.trace);
+    SetAnswerTimeout(options_.answer_timeout);
   }
 
   SessionReport Run();

@@ -30,6 +30,7 @@ class TargetSession::Impl final : public SessionBase {
   Impl(TargetOptions options, std::vector<Device*> devices, SessionObserver& observer)
       : SessionBase(std::move(devices), observer), options_(std::move(options)) {
     SetTrace(options_.trace);
+    SetAnswerTimeout(options_.answer_timeout);
   }
 
   SessionReport Run();
@@ -48,6 +49,7 @@ class TargetSession::Impl final : public SessionBase {
   absl::Status MakeVerbsLanes(const control::LaneSetup& theirs, control::LaneSetup& ours);
   absl::Status Load();
   bool AllLoaded() const;
+  absl::Status CheckProgress();
   // Whether it is the source's Stopping, which comes once.
   bool TakeStopping(const control::ControlMessage& message);
   absl::Status LoaderFailure() const;
@@ -104,6 +106,8 @@ class TargetSession::Impl final : public SessionBase {
   control::Receipts last_receipts_;
   Clock::Duration connected_at_{0};
   Clock::Duration ready_at_{0};
+  uint64_t progress_bytes_seen_ = 0;
+  Clock::Duration progress_at_{0};  // when more was last loaded
   Clock::Duration stopping_at_{0};  // the source said that its VM stands still
   Clock::Duration target_step_{0};  // how long the devices took to RESUMING
   Clock::Duration loaded_at_{0};

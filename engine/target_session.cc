@@ -24,6 +24,7 @@ absl::Status TargetSession::Impl::Load() {
     if (worker_->failed()) return worker_->status();
     GODWIT_RETURN_IF_ERROR(SendReceipts());
     PublishProgress();
+    GODWIT_RETURN_IF_ERROR(CheckProgress());
     GODWIT_RETURN_IF_ERROR(WaitForEvents());
   }
   loaded_at_ = Clock::Steady().Now();
@@ -39,6 +40,20 @@ bool TargetSession::Impl::TakeStopping(const control::ControlMessage& message) {
   stopping_at_ = Clock::Steady().Now();
   if (!AllLoaded()) SetPhase(SessionPhase::kStreaming);
   return true;
+}
+
+// In pre-copy a device may be silent for as long as it likes.
+absl::Status TargetSession::Impl::CheckProgress() {
+  const uint64_t bytes = progress_bytes_.load(std::memory_order_relaxed);
+  const Clock::Duration now = Clock::Steady().Now();
+  if (bytes != progress_bytes_seen_ || stopping_at_.count() == 0) {
+    progress_bytes_seen_ = bytes;
+    progress_at_ = now;
+  }
+  if (now - progress_at_ <= options_.progress_timeout) return absl::OkStatus();
+  return absl::DeadlineExceededError(
+      absl::StrCat("nothing more was loaded for ", options_.progress_timeout.count(),
+                   " ms, though the source answers: is its device, or ours, stuck?"));
 }
 
 bool TargetSession::Impl::AllLoaded() const {

@@ -191,6 +191,8 @@ struct SourceOptions {
   uint32_t lanes = 4;                     // 1 to 64
   size_t packet_bytes = size_t{1} << 20;  // 1 to 8 MiB - 80
   std::chrono::milliseconds connect_timeout{5000};
+  // How long the target may take with an answer while it is otherwise alive.
+  std::chrono::milliseconds answer_timeout{60'000};
   // Memory for packets that are being read and sent; see docs/buffer-budget.md.
   size_t arena_bytes = size_t{128} << 20;
   bool pre_copy = true;  // of the devices that have it
@@ -220,6 +222,10 @@ struct TargetOptions {
   size_t arena_bytes = size_t{128} << 20;
   // Looks at each device's stream before it is written to the device; empty: nothing does.
   StreamCheckFactory stream_check;
+  // How long the source may take with an answer while it is otherwise alive.
+  std::chrono::milliseconds answer_timeout{60'000};
+  // With the source's VM stopped: how long nothing more may be loaded before all is rolled back.
+  std::chrono::milliseconds progress_timeout{60'000};
   // How long a target that has loaded everything waits for the source's Commit before it gives up.
   std::chrono::milliseconds commit_timeout{10'000};
   // How long a target that could not tell the source how it ended stays to answer; more than the

@@ -417,6 +417,50 @@ TEST(BadTargetHandoverTest, ATargetThatDoesNotAnswerTheCommitLeavesTheSourceStop
   devices.ExpectAllIn(DeviceState::kStop);
 }
 
+// Alive at every step and silent all the same.
+TEST(BadTargetHandoverTest, ATargetThatOnlyPingsIsGivenUp) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  const Watchdog watchdog("a target that only pings");
+  RawTarget target;
+  std::thread thread([&] {
+    target.channel = RawChannel(target.Accept());
+    target.channel.SayPreface();
+    target.channel.HearPreface();
+    (void)target.channel.HearAbort();
+    target.channel.Hang();
+  });
+  SourceOptions options = SourceOptionsFor(target.port);
+  options.answer_timeout = std::chrono::milliseconds(1500);
+  RecordingObserver observer;
+  SourceSession session(options, devices.pointers(), observer);
+  const SessionReport report = session.Run();
+  thread.join();
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("welcome did not come in 1500 ms"));
+  devices.ExpectAllIn(DeviceState::kRunning);
+}
+
+TEST(BadTargetHandoverTest, ATargetThatLoadsNothingMoreIsGivenUp) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  const Watchdog watchdog("a target that loads nothing");
+  RawTarget target;
+  std::thread thread([&] {
+    target.Ready();
+    (void)target.channel.HearAbort();
+    target.channel.Hang();
+  });
+  SourceOptions options = SourceOptionsFor(target.port);
+  options.lanes = 1;
+  options.progress_timeout = std::chrono::milliseconds(1500);
+  RecordingObserver observer;
+  SourceSession session(options, devices.pointers(), observer);
+  const SessionReport report = session.Run();
+  thread.join();
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("nothing more was loaded"));
+  devices.ExpectAllIn(DeviceState::kRunning);
+}
+
 // Contact lost after Commit: the source comes back and asks, with the same Commit, until it is
 // told.
 class LostAfterCommitTest : public testing::TestWithParam<bool> {};
