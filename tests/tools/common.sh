@@ -69,7 +69,10 @@ run() {
 start() {
   local name=$1
   shift
-  "$@" > "$scratch/$name.out" 2> "$scratch/$name.err" < /dev/null &
+  # Here and not by the new process: what an earlier one of this name has said could be read till then.
+  : > "$scratch/$name.out"
+  : > "$scratch/$name.err"
+  "$@" >> "$scratch/$name.out" 2>> "$scratch/$name.err" < /dev/null &
   pid=$!
   started[$pid]=$name
 }

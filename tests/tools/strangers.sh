@@ -7,7 +7,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 readonly soft=soft:size=8MiB,seed=3
 
 # call PRODUCER: connects, sends what PRODUCER writes, and leaves.
-call() { { "$@" > "/dev/tcp/127.0.0.1/$port"; } 2> /dev/null || true; }
+# The receiver may hang up first: that signal is the stranger's, not this script's.
+call() { ("$@" > "/dev/tcp/127.0.0.1/$port") 2> /dev/null || true; }
 http() { printf 'GET / HTTP/1.1\r\nHost: 127.0.0.1:%s\r\n\r\n' "$port"; }
 nothing() { :; }
 random_bytes() { head -c 65536 /dev/urandom; }
