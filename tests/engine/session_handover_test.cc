@@ -43,7 +43,6 @@ class HandoverTest : public testing::Test {
     do message = source_->channel.Receive();
     while (message.has_value() && message->has_receipts());
     ASSERT_TRUE(message.has_value() && message->has_loaded());
-    devices_.ExpectAllIn(DeviceState::kStop);
   }
   // The connection breaks without an orderly end.
   void Break() {
@@ -131,10 +130,10 @@ TEST_F(HandoverTest, WithoutACommitInTimeItRollsBackAndALateCommitIsTold) {
   const auto answer = again.Receive();
   ASSERT_TRUE(answer.has_value() && answer->has_rolled_back());
   EXPECT_THAT(answer->rolled_back().reason(), HasSubstr("not committed"));
-  devices_.ExpectAllIn(DeviceState::kRunning);  // reset, and nobody's
-  EXPECT_FALSE(devices_.pointers()[0]->content_verified());
   again.Send(Forget());
   EXPECT_EQ(Report().outcome, SessionOutcome::kRolledBack);
+  devices_.ExpectAllIn(DeviceState::kRunning);  // reset, and nobody's
+  EXPECT_FALSE(devices_.pointers()[0]->content_verified());
 }
 
 TEST_F(HandoverTest, ACancelledTargetNeverRunsThemAndSaysSo) {
@@ -170,7 +169,6 @@ TEST_F(HandoverTest, NobodyElseCanCommit) {
     stranger.Send(first);
     EXPECT_EQ(Hear(stranger.fd(), 1), "") << first.message_case();  // hung up on, unanswered
   }
-  devices_.ExpectAllIn(DeviceState::kStop);
   RawChannel silent(ConnectTo(source_->port));  // and this one holds nobody up
   RawChannel again = ComeBackWith(CommitOf(kSession));
   const auto answer = again.Receive();
