@@ -217,9 +217,9 @@ absl::StatusOr<control::ControlMessage> SessionBase::Await(
     }
     GODWIT_RETURN_IF_ERROR(Annotate(WaitForEvents(), absl::StrCat("waiting for ", name)));
   }
-  return absl::DeadlineExceededError(absl::StrCat("peer ", channel_->peer(), " is there, but ", name,
-                                                  " did not come in ", answer_timeout_.count(),
-                                                  " ms"));
+  return absl::DeadlineExceededError(absl::StrCat("peer ", channel_->peer(), " is there, but ",
+                                                  name, " did not come in ",
+                                                  answer_timeout_.count(), " ms"));
 }
 
 absl::Status SessionBase::PreferPeersReason(absl::Status status) {

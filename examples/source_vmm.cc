@@ -25,8 +25,6 @@ namespace {
 class Observer final : public godwit::SessionObserver {
  public:
   void OnPhase(godwit::SessionPhase phase) override {
-    // Downtime begins, and the devices are stopped next: a VMM stops its vCPUs before it returns.
-    if (phase == godwit::SessionPhase::kStopping) std::cerr << "source: vCPUs stop\n";
     std::cerr << "source: " << godwit::SessionPhaseName(phase) << '\n';
   }
   void OnNote(absl::string_view line) override { std::cerr << "source: " << line << '\n'; }
@@ -60,6 +58,14 @@ int Run(const std::string& to, const std::string& spec) {
   }
   godwit::SourceOptions options;
   options.to = to;
+  options.vm.stop_vcpus = [] {  // downtime begins, and the devices are stopped next
+    std::cerr << "source: vCPUs stop\n";
+    return absl::OkStatus();
+  };
+  options.vm.start_vcpus = [] {  // only after a rollback
+    std::cerr << "source: vCPUs start again\n";
+    return absl::OkStatus();
+  };
   Observer observer;
   godwit::SourceSession session(options, {device->get()}, observer);
   running.store(&session);

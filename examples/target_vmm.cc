@@ -58,6 +58,10 @@ int Run(const std::string& listen, const std::string& spec) {
   }
   godwit::TargetOptions options;
   options.listen = listen;
+  options.vm.start_vcpus = [] {  // the device runs, and the source never will
+    std::cerr << "target: vCPUs start\n";
+    return absl::OkStatus();
+  };
   Observer observer;
   godwit::TargetSession session(options, {device->get()}, observer);
   running.store(&session);
@@ -69,7 +73,6 @@ int Run(const std::string& listen, const std::string& spec) {
   if (!report.status.ok()) std::cerr << "target: error: " << report.status.message() << '\n';
   if (report.outcome == godwit::SessionOutcome::kInDoubt) return 3;
   if (report.outcome == godwit::SessionOutcome::kRolledBack) return 1;
-  // The device runs, and the source never will: a VMM starts its vCPUs here.
   std::cout << "loaded " << report.bytes << " bytes\n";
   if (const auto* const memory = dynamic_cast<const MemoryDevice*>(device->get())) {
     std::ofstream file(memory->name(), std::ios::binary);

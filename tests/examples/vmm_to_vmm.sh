@@ -32,8 +32,11 @@ moves() {
   # vCPUs stop before the devices do, and only then does anything flow.
   local steps
   steps=$(sed -n 's/^source: //p' "$scratch/source.err" | paste -sd ,)
-  [[ $steps == "connecting,vCPUs stop,stopping,streaming,handing over,finished" ]] \
+  [[ $steps == "connecting,stopping,vCPUs stop,streaming,handing over,finished" ]] \
     || fail "$1 bytes: the source went through $steps"
+  steps=$(sed -n 's/^target: //p' "$scratch/target.err" | paste -sd ,)
+  [[ $steps == *",handing over,vCPUs start,finished" ]] \
+    || fail "$1 bytes: the target went through $steps"
 }
 
 # Nothing at all; less than a packet (1 MiB); a packet to the byte; several and some.
