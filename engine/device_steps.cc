@@ -16,7 +16,7 @@
 namespace godwit {
 namespace {
 
-constexpr std::chrono::milliseconds kMeanwhileInterval{100};
+constexpr std::chrono::milliseconds kMeanwhileInterval{5};
 // How often and how long apart a device that would not go back to RUNNING is asked again.
 constexpr int kRunningRetries = 3;
 constexpr std::chrono::milliseconds kRunningRetryInterval{20};
@@ -213,10 +213,13 @@ absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserv
         return absl::OkStatus();
       },
       meanwhile);
+  absl::Status lost;
   for (const std::string& note : notes) {
-    if (!note.empty()) observer.OnNote(note);
+    if (note.empty()) continue;
+    observer.OnNote(note);
+    if (lost.ok()) lost = absl::DataLossError(note);
   }
-  return back;
+  return back.ok() ? lost : back;
 }
 
 absl::Status ResetAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile) {

@@ -33,7 +33,7 @@ class StepLog {
 Clock::Duration Slowest(const std::vector<DeviceStep>& steps);
 
 // Runs `step(i)` for every device on a thread of its own, so that N slow devices cost the slowest
-// and not the sum, and calls `meanwhile` every 100 ms until all have ended (so that the control
+// and not the sum, and calls `meanwhile` every 5 ms until all have ended (so that the control
 // channel stays alive behind a slow one). Returns the first error, in the order of devices.
 absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
                            const std::function<void()>& meanwhile);
@@ -72,7 +72,7 @@ absl::Status CheckStillStopped(const std::vector<Device*>& devices,
                                const std::function<void()>& meanwhile);
 
 // After a failure: every device to RUNNING, and where one refuses, by a reset, of which the
-// observer is told.
+// observer is told. DataLoss: all run, but that lost a device's state.
 absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
                               const std::function<void()>& meanwhile);
 // After a failed load: every device is reset.

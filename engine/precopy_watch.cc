@@ -1,11 +1,13 @@
 #include "engine/precopy_watch.h"
 
 #include <absl/strings/str_cat.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <utility>
 
 #include "base/errno_status.h"
@@ -25,10 +27,14 @@ uint64_t Less(uint64_t from, uint64_t take) { return from - std::min(from, take)
 
 }  // namespace
 
-uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes) {
+uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, Clock::Duration now) {
   const uint64_t announced = estimate.initial_bytes + estimate.dirty_bytes;
   const uint64_t remained = std::max(announced, estimate.stop_copy_bytes.value_or(0));
-  return Less(remained, Less(read_bytes, estimate.read_bytes_before));
+  // Without this a chunk that is being read would look like convergence, whatever gets dirty
+  // behind.
+  const double age_s = std::chrono::duration<double>(now - estimate.asked_at).count();
+  const auto since = static_cast<uint64_t>(estimate.dirty_bytes_per_second * std::max(0.0, age_s));
+  return Less(remained, Less(read_bytes, estimate.read_bytes_before)) + since;
 }
 
 absl::StatusOr<std::unique_ptr<PrecopyWatch>> PrecopyWatch::Make(Device& device, size_t index,
@@ -37,19 +43,22 @@ absl::StatusOr<std::unique_ptr<PrecopyWatch>> PrecopyWatch::Make(Device& device,
                                                                  std::chrono::milliseconds interval,
                                                                  const Notifier& events) {
   GODWIT_ASSIGN_OR_RETURN(Notifier wake, Notifier::Create());
-  return std::unique_ptr<PrecopyWatch>(new PrecopyWatch(device, index, std::move(data_fd), worker,
-                                                        interval, std::move(wake), events));
+  UniqueFd duplicate(::fcntl(data_fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (!duplicate.valid()) return ErrnoStatus(errno, "dup of a device's stream");
+  return std::unique_ptr<PrecopyWatch>(new PrecopyWatch(device, index, std::move(data_fd),
+                                                        std::move(duplicate), worker, interval,
+                                                        std::move(wake), events));
 }
 
-PrecopyWatch::PrecopyWatch(Device& device, size_t index, UniqueFd data_fd, SourceWorker& worker,
-                           std::chrono::milliseconds interval, Notifier wake,
+PrecopyWatch::PrecopyWatch(Device& device, size_t index, UniqueFd data_fd, UniqueFd duplicate,
+                           SourceWorker& worker, std::chrono::milliseconds interval, Notifier wake,
                            const Notifier& events)
     : device_(device),
       index_(index),
       worker_(worker),
       interval_(interval),
       pollable_(HasPoll(data_fd.get())),
-      fd_(data_fd.get()),
+      fd_(std::move(duplicate)),
       wake_(std::move(wake)),
       events_(events),
       data_fd_(std::move(data_fd)) {}
@@ -64,6 +73,7 @@ void PrecopyWatch::Stop() {
   stop_.store(true, std::memory_order_relaxed);
   wake_.Notify();
   if (thread_.joinable()) thread_.join();
+  fd_.Reset();  // there are drivers that wait for the last one to close before they leave STOP_COPY
 }
 
 absl::Status PrecopyWatch::status() const {
@@ -114,12 +124,12 @@ absl::Status PrecopyWatch::Watch() {
 
 // The stream is dry or not yet begun, so nothing is read meanwhile.
 absl::Status PrecopyWatch::Ask(bool dry) {
-  absl::StatusOr<PrecopyInfo> info = device_.GetPrecopyInfo(fd_);
+  absl::StatusOr<PrecopyInfo> info = device_.GetPrecopyInfo(fd_.get());
   if (absl::IsUnimplemented(info.status())) info = PrecopyInfo{};
   if (!info.ok()) return info.status();
   // Second, since the first can make data that is then to be read as well.
   const absl::StatusOr<uint64_t> stop_copy_bytes = device_.StopCopyBytes();
-  asked_at_ = Clock::Steady().Now();
+  const Clock::Duration asked_before = std::exchange(asked_at_, Clock::Steady().Now());
 
   const SourceWorker::DeviceCounters& counters = worker_.device_counters(index_);
   const uint64_t read_bytes = counters.read_bytes.load(std::memory_order_relaxed);
@@ -140,6 +150,12 @@ absl::Status PrecopyWatch::Ask(bool dry) {
     estimate_.stop_copy_bytes.reset();
     if (stop_copy_bytes.ok()) estimate_.stop_copy_bytes = *stop_copy_bytes;
     estimate_.read_bytes_before = read_bytes;
+    estimate_.asked_at = asked_at_;
+    if (dry) {  // so all that was dirty before has been read
+      const double elapsed_s = std::chrono::duration<double>(asked_at_ - asked_before).count();
+      estimate_.dirty_bytes_per_second =
+          elapsed_s > 0 ? static_cast<double>(info->dirty_bytes) / elapsed_s : 0;
+    }
     estimate_.exhausted = dry && info->initial_bytes == 0 && info->dirty_bytes == 0;
     // Initial bytes that are announced again (REINIT) have to be read and loaded again.
     if (info->initial_bytes > 0) {
@@ -171,7 +187,8 @@ PrecopyWatch::Woken PrecopyWatch::Sleep(Clock::Duration until, bool for_stream) 
   while (!stop_.load(std::memory_order_relaxed)) {
     const Clock::Duration left = until - Clock::Steady().Now();
     if (left <= Clock::Duration::zero()) return Woken::kInTime;
-    std::array<pollfd, 2> fds = {{{wake_.fd(), POLLIN, 0}, {for_stream ? fd_ : -1, POLLIN, 0}}};
+    std::array<pollfd, 2> fds = {
+        {{wake_.fd(), POLLIN, 0}, {for_stream ? fd_.get() : -1, POLLIN, 0}}};
     const timespec timeout = {left.count() / 1'000'000'000, left.count() % 1'000'000'000};
     ::ppoll(fds.data(), fds.size(), &timeout, nullptr);
     if (fds[0].revents != 0) wake_.Clear();

@@ -32,6 +32,8 @@ struct PrecopyEstimate {
   // What STOP_COPY would bring, as the device says (MIG_DATA_SIZE); nothing where it doesn't say.
   std::optional<uint64_t> stop_copy_bytes;
   uint64_t read_bytes_before = 0;  // of its stream when it was asked
+  Clock::Duration asked_at{0};
+  double dirty_bytes_per_second = 0;  // between the last two times; 0: not known yet
   // The stream was dry and so is the device: it has nothing more to give before it stops.
   bool exhausted = false;
   // The initial bytes are all among the stream's first `initial_packets`.
@@ -39,10 +41,10 @@ struct PrecopyEstimate {
   uint32_t initial_packets = 0;
 };
 
-// What is left to move if the device were stopped now, of which `read_bytes` have been read since
-// the session began: what the device announced, or what it said that STOP_COPY would bring where
-// that is more, less what has been read since.
-uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes);
+// What is left to move if the device were stopped at `now`, of which `read_bytes` have been read
+// since the session began: what the device announced, or what it said that STOP_COPY would bring
+// where that is more, less what has been read since, and what has become dirty since.
+uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, Clock::Duration now);
 
 // A thread that asks (GET_PRECOPY_INFO, MIG_DATA_SIZE) each time that the stream has run dry, which
 // on mlx5 and virtio is also what makes the next dirty data, and then has the stream read again. A
@@ -77,8 +79,9 @@ class PrecopyWatch {
   static constexpr size_t kIterationsMax = 256;
 
  private:
-  PrecopyWatch(Device& device, size_t index, UniqueFd data_fd, SourceWorker& worker,
-               std::chrono::milliseconds interval, Notifier wake, const Notifier& events);
+  PrecopyWatch(Device& device, size_t index, UniqueFd data_fd, UniqueFd duplicate,
+               SourceWorker& worker, std::chrono::milliseconds interval, Notifier wake,
+               const Notifier& events);
   void Run();
   absl::Status Watch();
   absl::Status Ask(bool dry);
@@ -91,7 +94,7 @@ class PrecopyWatch {
   SourceWorker& worker_;
   const std::chrono::milliseconds interval_;
   const bool pollable_;
-  const int fd_;  // stays open while the worker runs, which is longer than this
+  UniqueFd fd_;  // our own, since a worker that fails closes its
   const Notifier wake_;
   const Notifier& events_;
 

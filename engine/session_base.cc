@@ -16,8 +16,11 @@ namespace godwit {
 namespace {
 
 constexpr int kTickMs = 100;
+constexpr int kLingerPollMs = 10;
 constexpr std::chrono::milliseconds kPeersReasonWait{300};
 constexpr std::chrono::milliseconds kAbortWait{1000};
+// Who cancels wants it over: a peer that is too busy to listen finds out by itself.
+constexpr std::chrono::milliseconds kCancelWait{50};
 
 }  // namespace
 
@@ -105,6 +108,7 @@ absl::Status SessionBase::MakeNotifiers() {
   GODWIT_ASSIGN_OR_RETURN(events_, Notifier::Create());
   GODWIT_ASSIGN_OR_RETURN(cancel_, Notifier::Create());
   cancel_fd_.store(cancel_->fd());
+  if (cancelled()) cancel_->Notify();  // by who found no fd yet
   return absl::OkStatus();
 }
 
@@ -195,6 +199,7 @@ void SessionBase::KeepAlive() {
 absl::StatusOr<std::optional<control::ControlMessage>> SessionBase::Receive() {
   auto message = channel_->Receive();
   if (message.ok() && message->has_value() && (*message)->has_abort()) {
+    peer_gave_up_ = true;
     return absl::AbortedError(absl::StrCat("peer ", channel_->peer(),
                                            " gave up: ", Printable((*message)->abort().reason())));
   }
@@ -240,7 +245,7 @@ absl::Status SessionBase::PreferPeersReason(absl::Status status) {
 
 void SessionBase::SendAbort(const absl::Status& why) {
   if (channel_ == nullptr) return;
-  if (absl::IsAborted(why)) {  // by the peer, which waits below until it sees that we have read it
+  if (peer_gave_up_) {  // it waits until it sees that we have read its Abort
     ::shutdown(channel_->fd(), SHUT_WR);
     return;
   }
@@ -253,7 +258,7 @@ void SessionBase::Linger() {
   if (channel_ == nullptr) return;
   // Closing with unread bytes would reset the connection and could take the reason with it: close
   // our half, and read until the peer has closed its own.
-  const auto deadline = std::chrono::steady_clock::now() + kAbortWait;
+  const auto deadline = std::chrono::steady_clock::now() + (cancelled() ? kCancelWait : kAbortWait);
   while (channel_->wants_write() && channel_->Flush().ok() &&
          std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -261,7 +266,7 @@ void SessionBase::Linger() {
   ::shutdown(channel_->fd(), SHUT_WR);
   while (std::chrono::steady_clock::now() < deadline) {
     pollfd readable = {channel_->fd(), POLLIN, 0};
-    if (::poll(&readable, 1, kTickMs) <= 0) continue;
+    if (::poll(&readable, 1, kLingerPollMs) <= 0) continue;
     char bytes[4096];
     const ssize_t got = ::recv(channel_->fd(), bytes, sizeof(bytes), MSG_DONTWAIT);
     if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return;

@@ -91,6 +91,7 @@ class SessionBase {
   TraceSink* trace_ = nullptr;
   std::chrono::milliseconds answer_timeout_{60'000};
   std::unique_ptr<Arena> arena_;
+  bool peer_gave_up_ = false;  // its Abort has come
 
   std::atomic<SessionPhase> phase_{SessionPhase::kConnecting};
   std::atomic<uint64_t> progress_bytes_{0};

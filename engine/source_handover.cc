@@ -1,6 +1,7 @@
 // The source's side of the handover: docs/handover.md.
 
 #include <absl/strings/str_cat.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <utility>
@@ -37,10 +38,11 @@ absl::Status SourceSession::Impl::HandOver() {
   if (cancelled()) return absl::CancelledError("cancelled");
   // From here on the target may run: the source never resumes by itself.
   committed_ = true;
+  const Clock::Duration deadline = Clock::Steady().Now() + options_.resolve_timeout;
   absl::Status outcome = SendCommit();
-  if (outcome.ok()) outcome = AwaitOutcome();
+  if (outcome.ok()) outcome = AwaitOutcome(deadline);
   // An answer is an answer; anything else is lost contact.
-  if (!outcome.ok() && !target_rolled_back_) outcome = Resolve(std::move(outcome));
+  if (!outcome.ok() && !target_rolled_back_) outcome = Resolve(std::move(outcome), deadline);
   GODWIT_RETURN_IF_ERROR(outcome);
   done_at_ = Clock::Steady().Now();
   SendForget();
@@ -61,8 +63,7 @@ void SourceSession::Impl::SendForget() {
 
 // What became of the devices at the target. OK: they run there. With target_rolled_back_: they
 // never will. Any other error: it isn't known.
-absl::Status SourceSession::Impl::AwaitOutcome() {
-  const Clock::Duration deadline = Clock::Steady().Now() + options_.resolve_timeout;
+absl::Status SourceSession::Impl::AwaitOutcome(Clock::Duration deadline) {
   while (Clock::Steady().Now() < deadline) {
     // An Abort was sent before it had our Commit, and what follows one counts for nothing: as with
     // a broken channel it is asked again, on a new one.
@@ -78,31 +79,47 @@ absl::Status SourceSession::Impl::AwaitOutcome() {
       continue;  // sent before it had our Commit
     }
     const absl::Status waited = WaitForNews();
-    // Too late to cancel: the answer decides.
-    if (!waited.ok() && !absl::IsCancelled(waited)) return waited;
+    if (absl::IsCancelled(waited)) {
+      NoteLateCancel();  // the answer decides
+    } else if (!waited.ok()) {
+      return waited;
+    }
   }
   return absl::DeadlineExceededError(absl::StrCat("the target answers, but did not say in ",
                                                   options_.resolve_timeout.count(),
                                                   " ms whether the devices run there"));
 }
 
+void SourceSession::Impl::NoteLateCancel() {
+  cancel_was_late_ = true;
+  observer_.OnNote("too late to cancel: the target has been told to run the devices");
+}
+
 // Looks for the target until it says how it ended.
-absl::Status SourceSession::Impl::Resolve(absl::Status why) {
+absl::Status SourceSession::Impl::Resolve(absl::Status why, Clock::Duration deadline) {
   observer_.OnNote(absl::StrCat("contact was lost at the handover (", why.message(),
                                 "): asking the target how it ended"));
-  const Clock::Duration deadline = Clock::Steady().Now() + options_.resolve_timeout;
   while (Clock::Steady().Now() < deadline) {
+    ResetChannel();
     absl::Status outcome = Reconnect();
     if (outcome.ok()) outcome = SendCommit();
-    if (outcome.ok()) outcome = AwaitOutcome();
+    if (outcome.ok()) outcome = AwaitOutcome(deadline);
     if (outcome.ok() || target_rolled_back_) return outcome;
-    channel_.reset();
+    if (!absl::IsCancelled(outcome)) why = std::move(outcome);
+    if (Pause(kReconnectPause).ok()) continue;
     // A second wish to end is obeyed: whoever has it looks after both hosts.
-    const absl::Status waited = Pause(kReconnectPause);
-    if (!waited.ok()) return why;
-    why = std::move(outcome);
+    if (cancel_was_late_) break;
+    NoteLateCancel();
   }
   return why;
+}
+
+// With a reset, so that the target does not take an orderly end for "never committed".
+void SourceSession::Impl::ResetChannel() {
+  if (channel_ == nullptr) return;
+  const linger at_once = {1, 0};
+  (void)::setsockopt(channel_->fd(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+  channel_.reset();
 }
 
 absl::Status SourceSession::Impl::Reconnect() {

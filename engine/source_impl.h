@@ -61,14 +61,19 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status Stream();
   absl::Status CheckProgress();
   absl::Status TakeReceipts(const control::Receipts& receipts);
+  // While devices change their states: what is on its way must not wait for the slowest of them.
+  // The next Receive() has what goes wrong.
+  void MeanwhileTakeReceipts();
   absl::Status CompareLoaded(const control::Loaded& loaded);
 
   absl::Status HandOver();
   absl::Status SendCommit();
   void SendForget();
-  absl::Status AwaitOutcome();
-  absl::Status Resolve(absl::Status why);
+  absl::Status AwaitOutcome(Clock::Duration deadline);
+  absl::Status Resolve(absl::Status why, Clock::Duration deadline);
+  void NoteLateCancel();
   absl::Status Reconnect();
+  void ResetChannel();
   absl::Status RollBack();
 
   absl::Status MoveAll();
@@ -108,7 +113,9 @@ class SourceSession::Impl final : public SessionBase {
   bool left_running_ = false;   // a device may have left RUNNING
   bool vcpus_stopped_ = false;  // stop_vcpus was called
   bool committed_ = false;
+  bool cancel_was_late_ = false;     // after Commit, and so without effect
   bool target_rolled_back_ = false;  // it said so after Commit: it never will run the devices
+  absl::Status meanwhile_error_;     // MeanwhileTakeReceipts()'s first
   Clock::Duration progress_at_{0};   // when the target last said that it has loaded more
   Clock::Duration precopy_at_{0};
   Clock::Duration precopy_time_{0};

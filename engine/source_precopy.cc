@@ -111,6 +111,7 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
   facts.all_asked = facts.initial_bytes_loaded = facts.exhausted = true;
   uint64_t loaded_bytes = 0;
   bool busy = false;
+  const Clock::Duration now = Clock::Steady().Now();
   for (size_t i = 0; i < devices_.size(); ++i) {
     const SourceWorker::DeviceCounters& counters = worker_->device_counters(i);
     if (watches_[i] == nullptr) {
@@ -120,7 +121,7 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
     const PrecopyEstimate estimate = watches_[i]->estimate();
     const uint64_t read_bytes = counters.read_bytes.load(std::memory_order_relaxed);
     const uint64_t on_the_way = read_bytes - std::min(read_bytes, loaded_bytes_[i]);
-    report.remaining_bytes += RemainingBytes(estimate, read_bytes) + on_the_way;
+    report.remaining_bytes += RemainingBytes(estimate, read_bytes, now) + on_the_way;
     facts.all_asked &= estimate.asked > 0;
     // The target's receipts are its acknowledgement: what it has loaded is with the device.
     facts.initial_bytes_loaded &=
@@ -130,7 +131,6 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
     loaded_bytes += loaded_bytes_[i];
     busy |= on_the_way > 0 || !counters.dry.load(std::memory_order_relaxed);
   }
-  const Clock::Duration now = Clock::Steady().Now();
   rate_.Sample(now, loaded_bytes, busy);
   const std::optional<double> rate = rate_.bytes_per_second();
   report.bytes_per_second = rate.value_or(0);
@@ -154,7 +154,7 @@ absl::Status SourceSession::Impl::StopWatches() {
         watches_[i]->Stop();
         return watches_[i]->status();
       },
-      [this] { KeepAlive(); });
+      [this] { MeanwhileTakeReceipts(); });
 }
 
 absl::Status SourceSession::Impl::EndPreCopy() {

@@ -21,7 +21,7 @@ constexpr std::chrono::milliseconds kWaitTold{100};
 
 absl::Status SourceSession::Impl::StopDevices() {
   SetPhase(SessionPhase::kStopping);
-  const auto keep_alive = [this] { KeepAlive(); };
+  const auto meanwhile = [this] { MeanwhileTakeReceipts(); };
   control::ControlMessage message;
   message.mutable_stopping();
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
@@ -32,15 +32,16 @@ absl::Status SourceSession::Impl::StopDevices() {
   }
   left_running_ = true;
   if (devices_.size() > 1) {
-    const absl::Status quiet = Quiesce(devices_, keep_alive, &steps_);
+    const absl::Status quiet = Quiesce(devices_, meanwhile, &steps_);
     TellSteps();
     GODWIT_RETURN_IF_ERROR(quiet);
   }
   stop_copy_at_ = Clock::Steady().Now();
   const absl::Status stopped = ForEachDevice(
-      devices_.size(), [this](size_t i) { return ToStopCopy(i); }, keep_alive);
+      devices_.size(), [this](size_t i) { return ToStopCopy(i); }, meanwhile);
   TellSteps();
-  return stopped;
+  GODWIT_RETURN_IF_ERROR(stopped);
+  return meanwhile_error_;
 }
 
 // Each stream goes on as soon as its own device is there; what the others still do is no loss.
@@ -135,6 +136,21 @@ absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts
   }
   worker_->Wake();
   return absl::OkStatus();
+}
+
+void SourceSession::Impl::MeanwhileTakeReceipts() {
+  KeepAlive();
+  while (meanwhile_error_.ok()) {
+    const auto message = Receive();
+    if (!message.ok()) {
+      meanwhile_error_ = message.status();
+    } else if (!message->has_value()) {
+      return;
+    } else {
+      meanwhile_error_ =
+          (*message)->has_receipts() ? TakeReceipts((*message)->receipts()) : OutOfTurn(**message);
+    }
+  }
 }
 
 absl::Status SourceSession::Impl::CompareLoaded(const control::Loaded& loaded) {

@@ -16,6 +16,12 @@ namespace {
 // Connections whose first message hasn't come yet, and how long each may take with it.
 constexpr size_t kCallersMax = 8;
 constexpr std::chrono::seconds kCallerTimeout{2};
+// How long a loader may take to stop before people are told.
+constexpr std::chrono::milliseconds kWriteWaitTold{50};
+
+int64_t Milliseconds(Clock::Duration duration) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+}
 
 }  // namespace
 
@@ -46,7 +52,7 @@ absl::Status TargetSession::Impl::AwaitCommit() {
   while (Clock::Steady().Now() < deadline) {
     if (channel_ != nullptr) {
       const auto message = Receive();
-      if (absl::IsAborted(message.status())) return message.status();
+      if (peer_gave_up_) return message.status();
       if (message.ok() && message->has_value()) {
         if ((*message)->has_commit()) return absl::OkStatus();
         if (!TakeStopping(**message)) return OutOfTurn(**message);
@@ -59,12 +65,14 @@ absl::Status TargetSession::Impl::AwaitCommit() {
         observer_.OnNote(absl::StrCat("waiting for the source to come back: ", lost.message()));
         channel_.reset();
       }
-    } else if (auto caller = NextCaller(); caller != nullptr) {
+    }
+    // Also while the old channel seems to live: the source may know better.
+    if (auto caller = NextCaller(); caller != nullptr) {
       channel_ = std::move(caller);
       return absl::OkStatus();
     }
     std::vector<pollfd> fds;
-    if (channel_ == nullptr) AddCallerFds(fds);
+    AddCallerFds(fds);
     const absl::Status waited = WaitForEvents(fds);
     // A Commit that is here already comes before a Cancel(): the source will not run again.
     if (absl::IsCancelled(waited)) {
@@ -135,6 +143,7 @@ absl::Status TargetSession::Impl::RunHere() {
 void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
   const Clock::Duration deadline = Clock::Steady().Now() + options_.outcome_hold;
   bool said_so = false;
+  cancel_->Clear();  // a Cancel() from before was too late, or has been obeyed
   while (Clock::Steady().Now() < deadline) {
     if (channel_ != nullptr) {
       const auto message = Receive();
@@ -146,27 +155,25 @@ void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
         }
         continue;
       }
-      if (absl::IsAborted(message.status())) return;
+      if (peer_gave_up_ && !committed_) return;
       // Closed in order without a Commit: it never committed.
       if (!message.ok() && !committed_ && channel_->closed_in_order()) return;
       if (!message.ok()) channel_.reset();
     }
-    if (channel_ == nullptr) {
-      if (auto caller = NextCaller(); caller != nullptr) {
-        channel_ = std::move(caller);
-        committed_ = true;
-        (void)channel_->Send(outcome);
-        continue;
-      }
-      if (!said_so) {
-        observer_.OnNote(absl::StrCat(
-            "the source may not know yet how it ended: staying to tell it for up to ",
-            std::chrono::ceil<std::chrono::seconds>(options_.outcome_hold).count(), " s"));
-        said_so = true;
-      }
+    if (auto caller = NextCaller(); caller != nullptr) {
+      channel_ = std::move(caller);
+      committed_ = true;
+      (void)channel_->Send(outcome);
+      continue;
+    }
+    if (channel_ == nullptr && !said_so) {
+      observer_.OnNote(absl::StrCat(
+          "the source may not know yet how it ended: staying to tell it for up to ",
+          std::chrono::ceil<std::chrono::seconds>(options_.outcome_hold).count(), " s"));
+      said_so = true;
     }
     std::vector<pollfd> fds;
-    if (channel_ == nullptr) AddCallerFds(fds);
+    AddCallerFds(fds);
     if (absl::IsCancelled(WaitForNews(fds))) return;
   }
 }
@@ -185,7 +192,8 @@ absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
   }
   // An Abort of the source's or an orderly end of its channel: it never committed.
   const bool may_have_committed =
-      promised_ && !absl::IsAborted(why) && (channel_ == nullptr || !channel_->closed_in_order());
+      committed_ ||
+      (promised_ && !peer_gave_up_ && (channel_ == nullptr || !channel_->closed_in_order()));
   if (may_have_committed) {
     control::ControlMessage message;
     message.mutable_rolled_back()->set_reason(Printable(why.message()));
@@ -199,7 +207,15 @@ absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
 
 // Resets every device.
 absl::Status TargetSession::Impl::RollBack() {
-  for (auto& loader : loaders_) loader->Stop();
+  for (size_t i = 0; i < loaders_.size(); ++i) {
+    const Clock::Duration before = Clock::Steady().Now();
+    loaders_[i]->Stop();
+    const Clock::Duration waited = Clock::Steady().Now() - before;
+    if (waited < kWriteWaitTold) continue;
+    observer_.OnNote(absl::StrCat("waited ", Milliseconds(waited), " ms for device ",
+                                  devices_[i]->name(),
+                                  " to end a write or state change that can't be interrupted"));
+  }
   if (worker_ != nullptr) worker_->Stop();
   streams_.clear();
   if (!resuming_) return absl::OkStatus();

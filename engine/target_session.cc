@@ -50,6 +50,7 @@ absl::Status TargetSession::Impl::CheckProgress() {
     progress_bytes_seen_ = bytes;
     progress_at_ = now;
   }
+  progress_at_ = std::max(progress_at_, stopping_at_);
   if (now - progress_at_ <= options_.progress_timeout) return absl::OkStatus();
   return absl::DeadlineExceededError(
       absl::StrCat("nothing more was loaded for ", options_.progress_timeout.count(),
@@ -122,8 +123,8 @@ SessionReport TargetSession::Impl::Run() {
   connected_at_ = Clock::Steady().Now();
   absl::Status status = MoveAll();
   if (owner_) {
-    // They run, whether or not the source hears of it and whatever else failed.
-    report.outcome = status.ok() ? SessionOutcome::kDone : SessionOutcome::kInDoubt;
+    // They run, and the VM is ours, whether or not the source hears of it and whatever else failed.
+    report.outcome = SessionOutcome::kDone;
   } else {
     status = EndWithoutDevices(std::move(status));
     report.outcome = in_doubt_ ? SessionOutcome::kInDoubt : SessionOutcome::kRolledBack;

@@ -102,6 +102,8 @@ struct Shape {
 
 class MemoryTest : public testing::TestWithParam<Shape> {};
 
+constexpr uint64_t kStateBytes = 512 * kMiB;  // of all devices: twice what any budget below allows
+
 // Both sides in this process, every loader shut, far more state than memory.
 TEST_P(MemoryTest, StaysWithinTheBudgetWhileEveryLoaderStands) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -113,7 +115,7 @@ TEST_P(MemoryTest, StaysWithinTheBudgetWhileEveryLoaderStands) {
   std::vector<std::unique_ptr<GateDevice>> gates;
   std::vector<Device*> target;
   for (uint32_t i = 0; i < shape.devices; ++i) {
-    specs.push_back(absl::StrCat("soft:size=", 4 * kMiB, ",seed=", i));
+    specs.push_back(absl::StrCat("soft:size=", kStateBytes / shape.devices, ",seed=", i));
     gates.push_back(std::make_unique<GateDevice>(false));
     target.push_back(gates.back().get());
   }
@@ -137,16 +139,19 @@ TEST_P(MemoryTest, StaysWithinTheBudgetWhileEveryLoaderStands) {
     last = sent;
   }
   EXPECT_GT(sent, 0U);
-  EXPECT_LT(sent, shape.devices * 4 * kMiB);
+  EXPECT_LT(sent, kStateBytes / 2);
   // Both arenas (at most twice what docs/buffer-budget.md has as the least), a pipe's worth and a
   // piece of content a device, and stacks and heap.
   const uint64_t packets_min = shape.devices * (4 + 3) + shape.lanes * (2 + 1);
   const uint64_t arenas = 2 * std::max<uint64_t>(shape.arena_bytes, packets_min * (80 * 1024));
   const uint64_t budget = arenas + shape.devices * (2 * kMiB) + 64 * kMiB;
+  ASSERT_LT(budget, kStateBytes);
   EXPECT_LT(ResidentBytes() - std::min(before, ResidentBytes()), budget);
   for (const auto& gate : gates) gate->Open();
   world.ExpectDone();
-  for (const auto& gate : gates) EXPECT_EQ(gate->taken_bytes(), 4 * kMiB);
+  for (const auto& gate : gates) {
+    EXPECT_EQ(gate->taken_bytes(), kStateBytes / shape.devices);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, MemoryTest,

@@ -84,15 +84,26 @@ TEST(RemainingTest, ReadsComeOffWhatWasAnnounced) {
   estimate.initial_bytes = 100;
   estimate.dirty_bytes = 50;
   estimate.read_bytes_before = 1000;
-  EXPECT_EQ(RemainingBytes(estimate, 1000), 150U);
-  EXPECT_EQ(RemainingBytes(estimate, 1120), 30U);
-  EXPECT_EQ(RemainingBytes(estimate, 1200), 0U);  // more came than was announced
+  EXPECT_EQ(RemainingBytes(estimate, 1000, {}), 150U);
+  EXPECT_EQ(RemainingBytes(estimate, 1120, {}), 30U);
+  EXPECT_EQ(RemainingBytes(estimate, 1200, {}), 0U);  // more came than was announced
   estimate.stop_copy_bytes = 70;
-  EXPECT_EQ(RemainingBytes(estimate, 1000), 150U);
-  EXPECT_EQ(RemainingBytes(estimate, 1120), 30U);
+  EXPECT_EQ(RemainingBytes(estimate, 1000, {}), 150U);
+  EXPECT_EQ(RemainingBytes(estimate, 1120, {}), 30U);
   estimate.stop_copy_bytes = 300;  // virtio: what was announced, and then a whole context more
-  EXPECT_EQ(RemainingBytes(estimate, 1000), 300U);
-  EXPECT_EQ(RemainingBytes(estimate, 1150), 150U);
+  EXPECT_EQ(RemainingBytes(estimate, 1000, {}), 300U);
+  EXPECT_EQ(RemainingBytes(estimate, 1150, {}), 150U);
+}
+
+// A chunk that has been read is no convergence: what got dirty behind it counts.
+TEST(RemainingTest, WhatGetsDirtyMeanwhileCounts) {
+  PrecopyEstimate estimate;
+  estimate.dirty_bytes = 100;
+  estimate.asked_at = seconds(5);
+  estimate.dirty_bytes_per_second = 400;
+  EXPECT_EQ(RemainingBytes(estimate, 0, seconds(5)), 100U);
+  EXPECT_EQ(RemainingBytes(estimate, 100, milliseconds(5250)), 100U);
+  EXPECT_EQ(RemainingBytes(estimate, 40, seconds(6)), 460U);
 }
 
 // Facts under which the answer is "switch: converged"; each test spoils one.
