@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/status_macros.h"
 #include "base/units.h"
 #include "tools/commands.h"
 #include "tools/device_list.h"
@@ -17,6 +18,7 @@
 #include "tools/progress_line.h"
 #include "tools/report.h"
 #include "tools/session_runner.h"
+#include "tools/trace_file.h"
 
 namespace godwit {
 namespace {
@@ -38,6 +40,32 @@ class ReceiveObserver final : public NoteObserver {
   const int port_fd_;
 };
 
+// What a session of either side leaves behind.
+struct Outputs {
+  JsonOutput json;
+  TraceFile trace;
+};
+
+absl::StatusOr<Outputs> OpenOutputs(const std::string& json, const std::string& trace) {
+  GODWIT_ASSIGN_OR_RETURN(JsonOutput json_output, JsonOutput::Open(json));
+  auto trace_file = TraceFile::Open(trace);
+  if (!trace_file.ok()) {
+    const absl::Status written = json_output.Write(RefusalJson(trace_file.status()));
+    if (!written.ok()) LogError(written);
+    return trace_file.status();
+  }
+  return Outputs{std::move(json_output), *std::move(trace_file)};
+}
+
+template <typename Session>
+ExitCode RunAndReport(Session& session, absl::string_view side, const std::vector<Device*>& devices,
+                      Outputs& outputs) {
+  const SessionReport report = RunWithProgress(session);
+  const absl::Status traced = outputs.trace.Write(side, DeviceNames(devices));
+  const ExitCode code = FinishReport(report, ReportJson(report), outputs.json, ReportText);
+  return ExitCodeAfterTrace(code, report.outcome, traced);
+}
+
 }  // namespace
 
 ExitCode RunSend(const SendCommand& command) {
@@ -48,10 +76,10 @@ ExitCode RunSend(const SendCommand& command) {
   SourceOptions options;
   const absl::Status precopy = ApplyPrecopy(command.precopy, options);
   if (!precopy.ok()) return Refuse(precopy);
-  auto json = JsonOutput::Open(command.json);
-  if (!json.ok()) return Refuse(json.status());
+  auto outputs = OpenOutputs(command.json, command.trace);
+  if (!outputs.ok()) return Refuse(outputs.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kSource);
-  if (!devices.ok()) return Refuse(devices.status(), &*json);
+  if (!devices.ok()) return Refuse(devices.status(), &outputs->json);
 
   options.to = command.to;
   options.transport = command.transport;
@@ -59,9 +87,10 @@ ExitCode RunSend(const SendCommand& command) {
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
   options.resolve_timeout = *resolve_timeout;
+  options.trace = outputs->trace.sink();
   NoteObserver observer;
   SourceSession session(options, devices->borrowed, observer);
-  return RunSession(session, *json, ReportText);
+  return RunAndReport(session, "source", devices->borrowed, *outputs);
 }
 
 ExitCode RunReceive(const ReceiveCommand& command) {
@@ -73,10 +102,10 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   if (!commit_timeout.ok()) return Refuse(commit_timeout.status());
   const auto outcome_hold = ParseMilliseconds(command.outcome_hold);
   if (!outcome_hold.ok()) return Refuse(outcome_hold.status());
-  auto json = JsonOutput::Open(command.json);
-  if (!json.ok()) return Refuse(json.status());
+  auto outputs = OpenOutputs(command.json, command.trace);
+  if (!outputs.ok()) return Refuse(outputs.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kTarget);
-  if (!devices.ok()) return Refuse(devices.status(), &*json);
+  if (!devices.ok()) return Refuse(devices.status(), &outputs->json);
 
   TargetOptions options;
   options.listen = command.listen;
@@ -87,9 +116,10 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   options.stream_check = *std::move(checks);
   options.commit_timeout = *commit_timeout;
   options.outcome_hold = *outcome_hold;
+  options.trace = outputs->trace.sink();
   ReceiveObserver observer(command.port_fd);
   TargetSession session(options, devices->borrowed, observer);
-  return RunSession(session, *json, ReportText);
+  return RunAndReport(session, "target", devices->borrowed, *outputs);
 }
 
 }  // namespace godwit

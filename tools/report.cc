@@ -186,14 +186,14 @@ std::string ReportText(const SessionReport& report) {
   return text;
 }
 
-absl::StatusOr<JsonOutput> JsonOutput::Open(const std::string& path) {
+absl::StatusOr<JsonOutput> JsonOutput::Open(const std::string& path, absl::string_view option) {
   JsonOutput output;
-  output.path_ = path;
+  output.name_ = absl::StrCat(option, " ", path);
   output.to_stdout_ = path == "-";
   if (!path.empty() && !output.to_stdout_) {
     output.file_.reset(std::fopen(path.c_str(), "we"));
     if (output.file_ == nullptr) {
-      return ErrnoStatus(errno, absl::StrCat("--json ", path, ": it can't be written"));
+      return ErrnoStatus(errno, absl::StrCat(output.name_, ": it can't be written"));
     }
   }
   return output;
@@ -210,14 +210,14 @@ absl::Status JsonOutput::Append(absl::string_view text) {
   std::FILE* const file = to_stdout_ ? stdout : file_.get();
   if (file == nullptr) return absl::OkStatus();
   if (std::fwrite(text.data(), 1, text.size(), file) != text.size() || std::fflush(file) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("--json ", path_, ": writing failed"));
+    return ErrnoStatus(errno, absl::StrCat(name_, ": writing failed"));
   }
   return absl::OkStatus();
 }
 
 absl::Status JsonOutput::Close() {
   if (file_ != nullptr && std::fclose(file_.release()) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("--json ", path_, ": writing failed"));
+    return ErrnoStatus(errno, absl::StrCat(name_, ": writing failed"));
   }
   return absl::OkStatus();
 }

@@ -44,6 +44,15 @@ inline ExitCode ExitCodeAfterJson(SessionOutcome outcome, const absl::Status& wr
   return code == kExitDone ? kExitFailed : code;
 }
 
+// As that, of a session's trace; `code` is what it would have been without.
+inline ExitCode ExitCodeAfterTrace(ExitCode code, SessionOutcome outcome,
+                                   const absl::Status& written) {
+  if (written.ok()) return code;
+  LogError(Annotate(written, absl::StrCat("the session ended as ", OutcomeName(outcome),
+                                          ", but its trace could not be written")));
+  return code == kExitDone ? kExitFailed : code;
+}
+
 // While it lives SIGINT, SIGHUP and SIGTERM cancel `session`. One at a time in a process.
 template <typename Session>
 class CancelOnSignal {
@@ -81,17 +90,23 @@ SessionReport RunWithProgress(Session& session) {
   return session.Run();
 }
 
-// `text` makes the words for people of a report.
-template <typename Session, typename Text>
-ExitCode RunSession(Session& session, JsonOutput& json, const Text& text) {
-  const SessionReport report = RunWithProgress(session);
-  const absl::Status written = json.Write(ReportJson(report));
+// Says what a session came to, to programs and to people. `text` makes the words for people.
+template <typename Text>
+ExitCode FinishReport(const SessionReport& report, const nlohmann::json& report_json,
+                      JsonOutput& json, const Text& text) {
+  const absl::Status written = json.Write(report_json);
   if (report.status.ok()) {
     std::fputs(text(report).c_str(), json.text_stream());
   } else {
     LogError(report.status);
   }
   return ExitCodeAfterJson(report.outcome, written);
+}
+
+template <typename Session, typename Text>
+ExitCode RunSession(Session& session, JsonOutput& json, const Text& text) {
+  const SessionReport report = RunWithProgress(session);
+  return FinishReport(report, ReportJson(report), json, text);
 }
 
 }  // namespace godwit
