@@ -209,7 +209,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
   options.trace = trace->sink();
-  NoteObserver observer;
+  SourceObserver observer;
   SourceSession session(options, devices, observer);
   const SessionReport report = RunWithProgress(session);
   const absl::Status traced = trace->Write("source", DeviceNames(devices));
@@ -222,6 +222,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   int target_exit = 0;
   const nlohmann::json target_report = target->Finish(target_exit);
   nlohmann::json combined = ReportJson(report);
+  AddSourceStatistics(session.statistics(), observer.history(), combined);
   combined["target"] = target_report.is_discarded() ? nlohmann::json(nullptr) : target_report;
   const uint64_t target_peak_bytes =
       target_report.is_object() ? target_report.value("peak_resident_bytes", uint64_t{0}) : 0;

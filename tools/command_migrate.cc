@@ -10,11 +10,14 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "base/units.h"
 #include "tools/commands.h"
 #include "tools/device_list.h"
 #include "tools/durations.h"
+#include "tools/metrics_server.h"
+#include "tools/metrics_text.h"
 #include "tools/progress_line.h"
 #include "tools/report.h"
 #include "tools/session_runner.h"
@@ -40,29 +43,54 @@ class ReceiveObserver final : public NoteObserver {
   const int port_fd_;
 };
 
-// What a session of either side leaves behind.
+// What a session of either side leaves behind, and shows meanwhile.
 struct Outputs {
   JsonOutput json;
   TraceFile trace;
+  std::unique_ptr<MetricsServer> metrics;  // null: none is wanted
 };
 
-absl::StatusOr<Outputs> OpenOutputs(const std::string& json, const std::string& trace) {
-  GODWIT_ASSIGN_OR_RETURN(JsonOutput json_output, JsonOutput::Open(json));
-  auto trace_file = TraceFile::Open(trace);
-  if (!trace_file.ok()) {
-    const absl::Status written = json_output.Write(RefusalJson(trace_file.status()));
-    if (!written.ok()) LogError(written);
-    return trace_file.status();
-  }
-  return Outputs{std::move(json_output), *std::move(trace_file)};
+absl::StatusOr<std::unique_ptr<MetricsServer>> OpenMetrics(const std::string& address) {
+  if (address.empty()) return nullptr;
+  auto server = MetricsServer::Listen(address);
+  if (!server.ok()) return Annotate(server.status(), "--metrics");
+  spdlog::info("metrics are at {}", (*server)->url());
+  return server;
 }
 
-template <typename Session>
-ExitCode RunAndReport(Session& session, absl::string_view side, const std::vector<Device*>& devices,
-                      Outputs& outputs) {
+// A refusal for what comes after the JSON stands in the JSON, too.
+absl::StatusOr<Outputs> OpenOutputs(const std::string& json, const std::string& trace,
+                                    const std::string& metrics) {
+  Outputs outputs;
+  GODWIT_ASSIGN_OR_RETURN(outputs.json, JsonOutput::Open(json));
+  const auto refused = [&outputs](const absl::Status& why) {
+    const absl::Status written = outputs.json.Write(RefusalJson(why));
+    if (!written.ok()) LogError(written);
+    return why;
+  };
+  auto trace_file = TraceFile::Open(trace);
+  if (!trace_file.ok()) return refused(trace_file.status());
+  outputs.trace = *std::move(trace_file);
+  auto server = OpenMetrics(metrics);
+  if (!server.ok()) return refused(server.status());
+  outputs.metrics = *std::move(server);
+  return outputs;
+}
+
+// `add` puts into the JSON what only this side has.
+template <typename Session, typename Add>
+ExitCode RunAndReport(Session& session, SessionSide side, const std::vector<Device*>& devices,
+                      Outputs& outputs, const Add& add) {
+  if (outputs.metrics != nullptr) {
+    outputs.metrics->Start(
+        [&session, side] { return MetricsText(side, session.progress(), session.statistics()); });
+  }
   const SessionReport report = RunWithProgress(session);
-  const absl::Status traced = outputs.trace.Write(side, DeviceNames(devices));
-  const ExitCode code = FinishReport(report, ReportJson(report), outputs.json, ReportText);
+  if (outputs.metrics != nullptr) outputs.metrics->Stop();
+  const absl::Status traced = outputs.trace.Write(SessionSideName(side), DeviceNames(devices));
+  nlohmann::json json = ReportJson(report);
+  add(json);
+  const ExitCode code = FinishReport(report, json, outputs.json, ReportText);
   return ExitCodeAfterTrace(code, report.outcome, traced);
 }
 
@@ -76,7 +104,7 @@ ExitCode RunSend(const SendCommand& command) {
   SourceOptions options;
   const absl::Status precopy = ApplyPrecopy(command.precopy, options);
   if (!precopy.ok()) return Refuse(precopy);
-  auto outputs = OpenOutputs(command.json, command.trace);
+  auto outputs = OpenOutputs(command.json, command.trace, command.metrics);
   if (!outputs.ok()) return Refuse(outputs.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kSource);
   if (!devices.ok()) return Refuse(devices.status(), &outputs->json);
@@ -88,9 +116,12 @@ ExitCode RunSend(const SendCommand& command) {
   options.packet_bytes = *packet_bytes;
   options.resolve_timeout = *resolve_timeout;
   options.trace = outputs->trace.sink();
-  NoteObserver observer;
+  SourceObserver observer;
   SourceSession session(options, devices->borrowed, observer);
-  return RunAndReport(session, "source", devices->borrowed, *outputs);
+  return RunAndReport(session, SessionSide::kSource, devices->borrowed, *outputs,
+                      [&](nlohmann::json& json) {
+                        AddSourceStatistics(session.statistics(), observer.history(), json);
+                      });
 }
 
 ExitCode RunReceive(const ReceiveCommand& command) {
@@ -102,7 +133,7 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   if (!commit_timeout.ok()) return Refuse(commit_timeout.status());
   const auto outcome_hold = ParseMilliseconds(command.outcome_hold);
   if (!outcome_hold.ok()) return Refuse(outcome_hold.status());
-  auto outputs = OpenOutputs(command.json, command.trace);
+  auto outputs = OpenOutputs(command.json, command.trace, command.metrics);
   if (!outputs.ok()) return Refuse(outputs.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kTarget);
   if (!devices.ok()) return Refuse(devices.status(), &outputs->json);
@@ -119,7 +150,9 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   options.trace = outputs->trace.sink();
   ReceiveObserver observer(command.port_fd);
   TargetSession session(options, devices->borrowed, observer);
-  return RunAndReport(session, "target", devices->borrowed, *outputs);
+  return RunAndReport(
+      session, SessionSide::kTarget, devices->borrowed, *outputs,
+      [&session](nlohmann::json& json) { AddTargetStatistics(session.statistics(), json); });
 }
 
 }  // namespace godwit

@@ -45,6 +45,7 @@ struct SendCommand {
   PrecopyArguments precopy;
   std::string resolve_timeout = "60s";
   std::string trace;
+  std::string metrics;
   std::string json;
 };
 ExitCode RunSend(const SendCommand& command);
@@ -61,6 +62,7 @@ struct ReceiveCommand {
   std::string commit_timeout = "10s";
   std::string outcome_hold = "90s";
   std::string trace;
+  std::string metrics;
   std::string json;
   int port_fd = -1;  // the port number goes here once the command listens
 };

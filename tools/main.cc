@@ -143,6 +143,13 @@ void AddTrace(CLI::App& app, std::string& trace, const char* about) {
   app.add_option("--trace", trace, about)->check(WrongTrace)->type_name("FILE");
 }
 
+void AddMetrics(CLI::App& app, std::string& metrics) {
+  app.add_option("--metrics", metrics,
+                 "Answer GET /metrics there while the session runs, as Prometheus reads it")
+      ->check(WrongAddress)
+      ->type_name("ADDR:PORT");
+}
+
 void AddPacketBytes(CLI::App& app, std::string& packet_bytes,
                     const char* about = "Most device state in one packet") {
   app.add_option("--packet-bytes", packet_bytes, about)
@@ -322,6 +329,7 @@ int Main(int argc, char** argv) {
   AddDuration(send_app, "--resolve-timeout", send.resolve_timeout,
               "When contact is lost at the handover: ask the target how it ended for so long");
   AddTrace(send_app, send.trace, kTraceHelp);
+  AddMetrics(send_app, send.metrics);
   AddJson(send_app, send.json);
   send_app.footer(footer);
 
@@ -341,6 +349,7 @@ int Main(int argc, char** argv) {
   AddDuration(receive_app, "--outcome-hold", receive.outcome_hold,
               "When the source may not know how it ended: stay so long to tell it");
   AddTrace(receive_app, receive.trace, kTraceHelp);
+  AddMetrics(receive_app, receive.metrics);
   AddJson(receive_app, receive.json);
   receive_app
       .add_option("--port-fd", receive.port_fd,

@@ -162,6 +162,34 @@ nlohmann::json ReportJson(const SessionReport& report) {
   return json;
 }
 
+void AddSourceStatistics(const SessionStatistics& statistics, const PrecopyHistory& history,
+                         nlohmann::json& json) {
+  json["starved_ms"] = Milliseconds(statistics.starved_time);
+  json["stalled_ms"] = Milliseconds(statistics.stalled_time);
+  nlohmann::json& devices = json["devices"];
+  for (size_t i = 0; i < devices.size(); ++i) {
+    nlohmann::json& rows = devices[i]["iterations"] = nlohmann::json::array();
+    for (const PrecopyIteration& iteration : history.Last(i)) {
+      const double seconds = Seconds(iteration.duration);
+      rows.push_back(
+          {{"number", iteration.number},
+           {"bytes", iteration.bytes},
+           {"duration_ms", Milliseconds(iteration.duration)},
+           {"bytes_per_second", seconds > 0 ? static_cast<double>(iteration.bytes) / seconds : 0},
+           {"initial_bytes", iteration.initial_bytes},
+           {"dirty_bytes", iteration.dirty_bytes}});
+    }
+  }
+}
+
+void AddTargetStatistics(const SessionStatistics& statistics, nlohmann::json& json) {
+  nlohmann::json& devices = json["devices"];
+  for (size_t i = 0; i < devices.size() && i < statistics.devices.size(); ++i) {
+    devices[i]["reorder_depth_high_water"] = statistics.devices[i].reorder_depth_high_water;
+    devices[i]["write_ms"] = Milliseconds(statistics.devices[i].write_time);
+  }
+}
+
 nlohmann::json RefusalJson(const absl::Status& status) {
   return {{"result", "refused"}, {"error", std::string(status.message())}};
 }

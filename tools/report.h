@@ -13,11 +13,16 @@
 #include <string>
 
 #include "godwit/session.h"
+#include "tools/precopy_history.h"
 
 namespace godwit {
 
 // The JSON of --json, documented in docs/command.md.
 nlohmann::json ReportJson(const SessionReport& report);
+// Into it, what the session's statistics say beyond its report: of one side only.
+void AddSourceStatistics(const SessionStatistics& statistics, const PrecopyHistory& history,
+                         nlohmann::json& json);
+void AddTargetStatistics(const SessionStatistics& statistics, nlohmann::json& json);
 // Of a command that ended before its session began.
 nlohmann::json RefusalJson(const absl::Status& status);
 // "done", "rolled_back" or "in_doubt": the JSON's `result`.

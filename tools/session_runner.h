@@ -13,6 +13,7 @@
 #include "base/errno_status.h"
 #include "godwit/session.h"
 #include "tools/exit_code.h"
+#include "tools/precopy_history.h"
 #include "tools/progress_line.h"
 #include "tools/report.h"
 
@@ -22,6 +23,16 @@ namespace godwit {
 class NoteObserver : public SessionObserver {
  public:
   void OnNote(absl::string_view line) override { spdlog::warn("{}", OneLine(line)); }
+};
+
+// Keeps what the JSON of a source tells of pre-copy.
+class SourceObserver final : public NoteObserver {
+ public:
+  void OnPrecopyIteration(const PrecopyIteration& iteration) override { history_.Add(iteration); }
+  const PrecopyHistory& history() const { return history_; }
+
+ private:
+  PrecopyHistory history_;
 };
 
 // Says why nothing was begun, on stderr and in the JSON.

@@ -38,12 +38,13 @@ class TraceFile {
   // "": no trace is wanted, and none is kept.
   static absl::StatusOr<TraceFile> Open(const std::string& path);
 
+  TraceFile() = default;  // no trace is wanted
+
   TraceSink* sink() const { return spans_.get(); }  // null: no trace is wanted
   // Once, when the session has ended. Says on stderr how many spans had no room, if any.
   absl::Status Write(absl::string_view side, std::vector<std::string> device_names);
 
  private:
-  TraceFile() = default;
   std::string path_;
   JsonOutput output_;
   std::unique_ptr<TraceBuffer> spans_;
