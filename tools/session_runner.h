@@ -97,7 +97,12 @@ class CancelOnSignal {
 template <typename Session>
 SessionReport RunWithProgress(Session& session) {
   const CancelOnSignal<Session> cancel(session);
-  const ProgressLine line([&session] { return session.progress(); });
+  const ProgressLine line([&session] {
+    ProgressLine::Shown shown{session.progress(), {}};
+    // A capture's session has no statistics, and needs none for its line.
+    if constexpr (requires { session.statistics(); }) shown.devices = session.statistics().devices;
+    return shown;
+  });
   return session.Run();
 }
 
