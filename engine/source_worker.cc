@@ -337,6 +337,10 @@ bool SourceWorker::Idle() {
 }
 
 void SourceWorker::TearDown() {
+  // A session may end on the target's word before a lane has said that it is done.
+  for (size_t i = 0; i < lane_slots_.size(); ++i) {
+    while (!lane_slots_[i].with_lane.empty()) TraceReturn(i);
+  }
   for (DeviceSlot& device : devices_) {
     device.reader.reset();  // closes the data_fd
     device.config_packet.reset();

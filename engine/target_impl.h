@@ -90,6 +90,7 @@ class TargetSession::Impl final : public SessionBase {
   // While true the workers, windows and loaders stay where they are.
   mutable Mutex statistics_mutex_;
   bool statistics_ready_ ABSL_GUARDED_BY(statistics_mutex_) = false;
+  SessionStatistics last_statistics_ ABSL_GUARDED_BY(statistics_mutex_);  // then
 
   // A new connection, until its first message.
   struct Caller {

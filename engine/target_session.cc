@@ -137,7 +137,9 @@ SessionReport TargetSession::Impl::Run() {
   if (worker_ != nullptr) worker_->Stop();
   FillReport(report);
   {
+    SessionStatistics last = statistics();
     MutexLock lock(statistics_mutex_);
+    last_statistics_ = std::move(last);
     statistics_ready_ = false;
   }
   loaders_.clear();
@@ -153,7 +155,7 @@ SessionReport TargetSession::Impl::Run() {
 SessionStatistics TargetSession::Impl::statistics() const {
   SessionStatistics statistics;
   MutexLock lock(statistics_mutex_);
-  if (!statistics_ready_) return statistics;
+  if (!statistics_ready_) return last_statistics_;
   for (size_t i = 0; i < devices_.size(); ++i) {
     DeviceStatistics device;
     device.name = devices_[i]->name();

@@ -24,8 +24,10 @@
 #include "base/units.h"
 #include "godwit/unique_fd.h"
 #include "tools/commands.h"
+#include "tools/device_list.h"
 #include "tools/durations.h"
 #include "tools/session_runner.h"
+#include "tools/trace_file.h"
 #include "vfio/device_spec.h"
 
 namespace godwit {
@@ -38,7 +40,8 @@ constexpr int kTargetEndMs = 2000;
 // The target: this very program as `godwit receive`, in a process of its own.
 class TargetProcess {
  public:
-  static absl::StatusOr<TargetProcess> Start(const std::vector<std::string>& specs) {
+  static absl::StatusOr<TargetProcess> Start(const std::vector<std::string>& specs,
+                                             const std::string& trace) {
     int port_pipe[2];
     int json_pipe[2];
     if (::pipe(port_pipe) != 0) return ErrnoStatus(errno, "pipe");
@@ -59,6 +62,10 @@ class TargetProcess {
     for (const std::string& spec : specs) {
       words.emplace_back("--device");
       words.push_back(spec);
+    }
+    if (!trace.empty()) {
+      words.emplace_back("--trace");
+      words.push_back(trace);
     }
     std::vector<char*> arguments;
     arguments.reserve(words.size() + 1);
@@ -170,12 +177,21 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   auto json = JsonOutput::Open(command.json);
   if (!json.ok()) return Refuse(json.status());
 
+  auto trace = TraceFile::Open(command.trace);
+  if (!trace.ok()) return Refuse(trace.status(), &*json);
+  const std::string target_trace =
+      command.trace.empty() ? "" : absl::StrCat(command.trace, ".target");
+  // The target opens it by itself; here only so that what is wrong with it is said as for the
+  // other.
+  const auto tried = JsonOutput::Open(target_trace, "--trace");
+  if (!tried.ok()) return Refuse(tried.status(), &*json);
+
   std::vector<std::string> specs;
   for (uint32_t i = 0; i < command.devices; ++i) {
     specs.push_back(absl::StrFormat("soft:size=%u,seed=%u%s%s", *size, command.seed + i,
                                     command.soft.empty() ? "" : ",", command.soft));
   }
-  auto target = TargetProcess::Start(specs);
+  auto target = TargetProcess::Start(specs, target_trace);
   if (!target.ok()) return Refuse(target.status(), &*json);
   std::vector<std::unique_ptr<Device>> owned;
   std::vector<Device*> devices;
@@ -192,9 +208,11 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   options.transport = command.transport;
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
-  NoteObserver observer;
+  options.trace = trace->sink();
+  SourceObserver observer;
   SourceSession session(options, devices, observer);
   const SessionReport report = RunWithProgress(session);
+  const absl::Status traced = trace->Write("source", DeviceNames(devices));
 
   bool told_to_give_up = false;
   if (!report.status.ok()) {
@@ -204,6 +222,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   int target_exit = 0;
   const nlohmann::json target_report = target->Finish(target_exit);
   nlohmann::json combined = ReportJson(report);
+  AddSourceStatistics(session.statistics(), observer.history(), combined);
   combined["target"] = target_report.is_discarded() ? nlohmann::json(nullptr) : target_report;
   const uint64_t target_peak_bytes =
       target_report.is_object() ? target_report.value("peak_resident_bytes", uint64_t{0}) : 0;
@@ -217,7 +236,8 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
     std::fprintf(stderr, "%s\n", said.c_str());
   }
   const absl::Status written = json->Write(combined);
-  const ExitCode code = ExitCodeAfterJson(report.outcome, written);
+  const ExitCode code =
+      ExitCodeAfterTrace(ExitCodeAfterJson(report.outcome, written), report.outcome, traced);
   if (!report.status.ok()) return code;
   if (target_exit != 0) {
     spdlog::error("the target process ended with exit code {}", target_exit);

@@ -10,13 +10,18 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/errno_status.h"
+#include "base/status_macros.h"
 #include "base/units.h"
 #include "tools/commands.h"
 #include "tools/device_list.h"
 #include "tools/durations.h"
+#include "tools/metrics_server.h"
+#include "tools/metrics_text.h"
 #include "tools/progress_line.h"
 #include "tools/report.h"
 #include "tools/session_runner.h"
+#include "tools/trace_file.h"
 
 namespace godwit {
 namespace {
@@ -38,6 +43,57 @@ class ReceiveObserver final : public NoteObserver {
   const int port_fd_;
 };
 
+// What a session of either side leaves behind, and shows meanwhile.
+struct Outputs {
+  JsonOutput json;
+  TraceFile trace;
+  std::unique_ptr<MetricsServer> metrics;  // null: none is wanted
+};
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> OpenMetrics(const std::string& address) {
+  if (address.empty()) return nullptr;
+  auto server = MetricsServer::Listen(address);
+  if (!server.ok()) return Annotate(server.status(), "--metrics");
+  spdlog::info("metrics are at {}", (*server)->url());
+  return server;
+}
+
+// A refusal for what comes after the JSON stands in the JSON, too.
+absl::StatusOr<Outputs> OpenOutputs(const std::string& json, const std::string& trace,
+                                    const std::string& metrics) {
+  Outputs outputs;
+  GODWIT_ASSIGN_OR_RETURN(outputs.json, JsonOutput::Open(json));
+  const auto refused = [&outputs](const absl::Status& why) {
+    const absl::Status written = outputs.json.Write(RefusalJson(why));
+    if (!written.ok()) LogError(written);
+    return why;
+  };
+  auto trace_file = TraceFile::Open(trace);
+  if (!trace_file.ok()) return refused(trace_file.status());
+  outputs.trace = *std::move(trace_file);
+  auto server = OpenMetrics(metrics);
+  if (!server.ok()) return refused(server.status());
+  outputs.metrics = *std::move(server);
+  return outputs;
+}
+
+// `add` puts into the JSON what only this side has.
+template <typename Session, typename Add>
+ExitCode RunAndReport(Session& session, SessionSide side, const std::vector<Device*>& devices,
+                      Outputs& outputs, const Add& add) {
+  if (outputs.metrics != nullptr) {
+    outputs.metrics->Start(
+        [&session, side] { return MetricsText(side, session.progress(), session.statistics()); });
+  }
+  const SessionReport report = RunWithProgress(session);
+  if (outputs.metrics != nullptr) outputs.metrics->Stop();
+  const absl::Status traced = outputs.trace.Write(SessionSideName(side), DeviceNames(devices));
+  nlohmann::json json = ReportJson(report);
+  add(json);
+  const ExitCode code = FinishReport(report, json, outputs.json, ReportText);
+  return ExitCodeAfterTrace(code, report.outcome, traced);
+}
+
 }  // namespace
 
 ExitCode RunSend(const SendCommand& command) {
@@ -48,10 +104,10 @@ ExitCode RunSend(const SendCommand& command) {
   SourceOptions options;
   const absl::Status precopy = ApplyPrecopy(command.precopy, options);
   if (!precopy.ok()) return Refuse(precopy);
-  auto json = JsonOutput::Open(command.json);
-  if (!json.ok()) return Refuse(json.status());
+  auto outputs = OpenOutputs(command.json, command.trace, command.metrics);
+  if (!outputs.ok()) return Refuse(outputs.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kSource);
-  if (!devices.ok()) return Refuse(devices.status(), &*json);
+  if (!devices.ok()) return Refuse(devices.status(), &outputs->json);
 
   options.to = command.to;
   options.transport = command.transport;
@@ -59,9 +115,13 @@ ExitCode RunSend(const SendCommand& command) {
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
   options.resolve_timeout = *resolve_timeout;
-  NoteObserver observer;
+  options.trace = outputs->trace.sink();
+  SourceObserver observer;
   SourceSession session(options, devices->borrowed, observer);
-  return RunSession(session, *json, ReportText);
+  return RunAndReport(session, SessionSide::kSource, devices->borrowed, *outputs,
+                      [&](nlohmann::json& json) {
+                        AddSourceStatistics(session.statistics(), observer.history(), json);
+                      });
 }
 
 ExitCode RunReceive(const ReceiveCommand& command) {
@@ -73,10 +133,10 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   if (!commit_timeout.ok()) return Refuse(commit_timeout.status());
   const auto outcome_hold = ParseMilliseconds(command.outcome_hold);
   if (!outcome_hold.ok()) return Refuse(outcome_hold.status());
-  auto json = JsonOutput::Open(command.json);
-  if (!json.ok()) return Refuse(json.status());
+  auto outputs = OpenOutputs(command.json, command.trace, command.metrics);
+  if (!outputs.ok()) return Refuse(outputs.status());
   auto devices = OpenDevices(command.devices, DeviceRole::kTarget);
-  if (!devices.ok()) return Refuse(devices.status(), &*json);
+  if (!devices.ok()) return Refuse(devices.status(), &outputs->json);
 
   TargetOptions options;
   options.listen = command.listen;
@@ -87,9 +147,12 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   options.stream_check = *std::move(checks);
   options.commit_timeout = *commit_timeout;
   options.outcome_hold = *outcome_hold;
+  options.trace = outputs->trace.sink();
   ReceiveObserver observer(command.port_fd);
   TargetSession session(options, devices->borrowed, observer);
-  return RunSession(session, *json, ReportText);
+  return RunAndReport(
+      session, SessionSide::kTarget, devices->borrowed, *outputs,
+      [&session](nlohmann::json& json) { AddTargetStatistics(session.statistics(), json); });
 }
 
 }  // namespace godwit

@@ -30,6 +30,7 @@ struct LoopbackCommand {
   TransportKind transport = TransportKind::kTcp;
   uint32_t lanes = 4;
   std::string packet_bytes = "1MiB";
+  std::string trace;  // the source's; the target's is that name with ".target" behind it
   std::string json;
 };
 ExitCode RunLoopback(const LoopbackCommand& command);
@@ -43,6 +44,8 @@ struct SendCommand {
   std::string packet_bytes = "1MiB";
   PrecopyArguments precopy;
   std::string resolve_timeout = "60s";
+  std::string trace;
+  std::string metrics;
   std::string json;
 };
 ExitCode RunSend(const SendCommand& command);
@@ -58,6 +61,8 @@ struct ReceiveCommand {
   std::string packet_bytes = "8388528";
   std::string commit_timeout = "10s";
   std::string outcome_hold = "90s";
+  std::string trace;
+  std::string metrics;
   std::string json;
   int port_fd = -1;  // the port number goes here once the command listens
 };

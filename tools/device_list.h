@@ -20,6 +20,13 @@ struct OpenedDevices {
   std::vector<Device*> borrowed;
 };
 
+inline std::vector<std::string> DeviceNames(const std::vector<Device*>& devices) {
+  std::vector<std::string> names;
+  names.reserve(devices.size());
+  for (const Device* device : devices) names.emplace_back(device->name());
+  return names;
+}
+
 // The first that can't be opened ends it: nothing has been touched yet.
 inline absl::StatusOr<OpenedDevices> OpenDevices(const std::vector<std::string>& specs,
                                                  DeviceRole role) {

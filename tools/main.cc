@@ -132,6 +132,24 @@ void AddJson(CLI::App& app, std::string& json) {
       ->type_name("FILE");
 }
 
+constexpr const char* kTraceHelp =
+    "Write a time line of the session to FILE, for Perfetto or chrome://tracing";
+
+std::string WrongTrace(const std::string& text) {
+  return text.empty() || text == "-" ? absl::StrCat("'", text, "' is no file") : "";
+}
+
+void AddTrace(CLI::App& app, std::string& trace, const char* about) {
+  app.add_option("--trace", trace, about)->check(WrongTrace)->type_name("FILE");
+}
+
+void AddMetrics(CLI::App& app, std::string& metrics) {
+  app.add_option("--metrics", metrics,
+                 "Answer GET /metrics there while the session runs, as Prometheus reads it")
+      ->check(WrongAddress)
+      ->type_name("ADDR:PORT");
+}
+
 void AddPacketBytes(CLI::App& app, std::string& packet_bytes,
                     const char* about = "Most device state in one packet") {
   app.add_option("--packet-bytes", packet_bytes, about)
@@ -263,7 +281,8 @@ int Main(int argc, char** argv) {
       "2m.\n"
       "Exit code: 0 done; 1 failed, and the devices are back where they were; 2 wrong usage;\n"
       "3 contact was lost at the handover: look at both hosts before you start either device.\n"
-      "Where --json can't be written, 1 instead of 0: the error says what the session came to.";
+      "Where --json or --trace can't be written, 1 instead of 0: the error says what the session\n"
+      "came to.";
   const std::string footer = absl::StrCat("SPEC names a device:\n", DeviceSpecHelp(), "\n", ends);
   app.footer(footer);
 
@@ -290,6 +309,10 @@ int Main(int argc, char** argv) {
   AddPrecopy(loopback_app, loopback.precopy);
   loopback_app.footer(ends);
   AddAskedFor(loopback_app, loopback.transport, loopback.lanes, loopback.packet_bytes);
+  AddTrace(
+      loopback_app, loopback.trace,
+      "Write time lines for Perfetto or chrome://tracing: the source's to FILE, the target's to "
+      "FILE.target");
   AddJson(loopback_app, loopback.json);
 
   SendCommand send;
@@ -305,6 +328,8 @@ int Main(int argc, char** argv) {
   AddPrecopy(send_app, send.precopy);
   AddDuration(send_app, "--resolve-timeout", send.resolve_timeout,
               "When contact is lost at the handover: ask the target how it ended for so long");
+  AddTrace(send_app, send.trace, kTraceHelp);
+  AddMetrics(send_app, send.metrics);
   AddJson(send_app, send.json);
   send_app.footer(footer);
 
@@ -323,6 +348,8 @@ int Main(int argc, char** argv) {
               "With everything loaded, wait no longer for the source to hand over");
   AddDuration(receive_app, "--outcome-hold", receive.outcome_hold,
               "When the source may not know how it ended: stay so long to tell it");
+  AddTrace(receive_app, receive.trace, kTraceHelp);
+  AddMetrics(receive_app, receive.metrics);
   AddJson(receive_app, receive.json);
   receive_app
       .add_option("--port-fd", receive.port_fd,

@@ -162,6 +162,34 @@ nlohmann::json ReportJson(const SessionReport& report) {
   return json;
 }
 
+void AddSourceStatistics(const SessionStatistics& statistics, const PrecopyHistory& history,
+                         nlohmann::json& json) {
+  json["starved_ms"] = Milliseconds(statistics.starved_time);
+  json["stalled_ms"] = Milliseconds(statistics.stalled_time);
+  nlohmann::json& devices = json["devices"];
+  for (size_t i = 0; i < devices.size(); ++i) {
+    nlohmann::json& rows = devices[i]["iterations"] = nlohmann::json::array();
+    for (const PrecopyIteration& iteration : history.Last(i)) {
+      const double seconds = Seconds(iteration.duration);
+      rows.push_back(
+          {{"number", iteration.number},
+           {"bytes", iteration.bytes},
+           {"duration_ms", Milliseconds(iteration.duration)},
+           {"bytes_per_second", seconds > 0 ? static_cast<double>(iteration.bytes) / seconds : 0},
+           {"initial_bytes", iteration.initial_bytes},
+           {"dirty_bytes", iteration.dirty_bytes}});
+    }
+  }
+}
+
+void AddTargetStatistics(const SessionStatistics& statistics, nlohmann::json& json) {
+  nlohmann::json& devices = json["devices"];
+  for (size_t i = 0; i < devices.size() && i < statistics.devices.size(); ++i) {
+    devices[i]["reorder_depth_high_water"] = statistics.devices[i].reorder_depth_high_water;
+    devices[i]["write_ms"] = Milliseconds(statistics.devices[i].write_time);
+  }
+}
+
 nlohmann::json RefusalJson(const absl::Status& status) {
   return {{"result", "refused"}, {"error", std::string(status.message())}};
 }
@@ -186,14 +214,14 @@ std::string ReportText(const SessionReport& report) {
   return text;
 }
 
-absl::StatusOr<JsonOutput> JsonOutput::Open(const std::string& path) {
+absl::StatusOr<JsonOutput> JsonOutput::Open(const std::string& path, absl::string_view option) {
   JsonOutput output;
-  output.path_ = path;
+  output.name_ = absl::StrCat(option, " ", path);
   output.to_stdout_ = path == "-";
   if (!path.empty() && !output.to_stdout_) {
     output.file_.reset(std::fopen(path.c_str(), "we"));
     if (output.file_ == nullptr) {
-      return ErrnoStatus(errno, absl::StrCat("--json ", path, ": it can't be written"));
+      return ErrnoStatus(errno, absl::StrCat(output.name_, ": it can't be written"));
     }
   }
   return output;
@@ -210,14 +238,14 @@ absl::Status JsonOutput::Append(absl::string_view text) {
   std::FILE* const file = to_stdout_ ? stdout : file_.get();
   if (file == nullptr) return absl::OkStatus();
   if (std::fwrite(text.data(), 1, text.size(), file) != text.size() || std::fflush(file) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("--json ", path_, ": writing failed"));
+    return ErrnoStatus(errno, absl::StrCat(name_, ": writing failed"));
   }
   return absl::OkStatus();
 }
 
 absl::Status JsonOutput::Close() {
   if (file_ != nullptr && std::fclose(file_.release()) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("--json ", path_, ": writing failed"));
+    return ErrnoStatus(errno, absl::StrCat(name_, ": writing failed"));
   }
   return absl::OkStatus();
 }

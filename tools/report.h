@@ -13,11 +13,16 @@
 #include <string>
 
 #include "godwit/session.h"
+#include "tools/precopy_history.h"
 
 namespace godwit {
 
 // The JSON of --json, documented in docs/command.md.
 nlohmann::json ReportJson(const SessionReport& report);
+// Into it, what the session's statistics say beyond its report: of one side only.
+void AddSourceStatistics(const SessionStatistics& statistics, const PrecopyHistory& history,
+                         nlohmann::json& json);
+void AddTargetStatistics(const SessionStatistics& statistics, nlohmann::json& json);
 // Of a command that ended before its session began.
 nlohmann::json RefusalJson(const absl::Status& status);
 // "done", "rolled_back" or "in_doubt": the JSON's `result`.
@@ -41,12 +46,13 @@ double ThroughputGibPerSecond(const SessionReport& report);
 // counts what ran in the process before exec, too.) 0 if it can't be read.
 uint64_t PeakResidentBytes();
 
-// Where --json goes. Opened before a session starts, so that a path that can't be written is found
-// before anything is touched.
+// Where --json or --trace goes. Opened before a session starts, so that a path that can't be
+// written is found before anything is touched.
 class JsonOutput {
  public:
-  // "": nowhere; "-": stdout; else a file, replaced.
-  static absl::StatusOr<JsonOutput> Open(const std::string& path);
+  // "": nowhere; "-": stdout; else a file, replaced. `option` is what errors name.
+  static absl::StatusOr<JsonOutput> Open(const std::string& path,
+                                         absl::string_view option = "--json");
   // All of it, and closes the file: some file systems say only then that they have no room.
   absl::Status Write(const nlohmann::json& json);
   // The next piece of JSON that the caller puts together, for what may be larger than memory. Then
@@ -60,7 +66,7 @@ class JsonOutput {
   struct Closer {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
-  std::string path_;
+  std::string name_;  // "--json FILE": what errors begin with
   bool to_stdout_ = false;
   std::unique_ptr<std::FILE, Closer> file_;
 };

@@ -13,6 +13,7 @@
 #include "base/errno_status.h"
 #include "godwit/session.h"
 #include "tools/exit_code.h"
+#include "tools/precopy_history.h"
 #include "tools/progress_line.h"
 #include "tools/report.h"
 
@@ -22,6 +23,16 @@ namespace godwit {
 class NoteObserver : public SessionObserver {
  public:
   void OnNote(absl::string_view line) override { spdlog::warn("{}", OneLine(line)); }
+};
+
+// Keeps what the JSON of a source tells of pre-copy.
+class SourceObserver final : public NoteObserver {
+ public:
+  void OnPrecopyIteration(const PrecopyIteration& iteration) override { history_.Add(iteration); }
+  const PrecopyHistory& history() const { return history_; }
+
+ private:
+  PrecopyHistory history_;
 };
 
 // Says why nothing was begun, on stderr and in the JSON.
@@ -41,6 +52,15 @@ inline ExitCode ExitCodeAfterJson(SessionOutcome outcome, const absl::Status& wr
   if (written.ok()) return code;
   LogError(Annotate(written, absl::StrCat("the session ended as ", OutcomeName(outcome),
                                           ", but its result could not be written")));
+  return code == kExitDone ? kExitFailed : code;
+}
+
+// As that, of a session's trace; `code` is what it would have been without.
+inline ExitCode ExitCodeAfterTrace(ExitCode code, SessionOutcome outcome,
+                                   const absl::Status& written) {
+  if (written.ok()) return code;
+  LogError(Annotate(written, absl::StrCat("the session ended as ", OutcomeName(outcome),
+                                          ", but its trace could not be written")));
   return code == kExitDone ? kExitFailed : code;
 }
 
@@ -77,21 +97,32 @@ class CancelOnSignal {
 template <typename Session>
 SessionReport RunWithProgress(Session& session) {
   const CancelOnSignal<Session> cancel(session);
-  const ProgressLine line([&session] { return session.progress(); });
+  const ProgressLine line([&session] {
+    ProgressLine::Shown shown{session.progress(), {}};
+    // A capture's session has no statistics, and needs none for its line.
+    if constexpr (requires { session.statistics(); }) shown.devices = session.statistics().devices;
+    return shown;
+  });
   return session.Run();
 }
 
-// `text` makes the words for people of a report.
-template <typename Session, typename Text>
-ExitCode RunSession(Session& session, JsonOutput& json, const Text& text) {
-  const SessionReport report = RunWithProgress(session);
-  const absl::Status written = json.Write(ReportJson(report));
+// Says what a session came to, to programs and to people. `text` makes the words for people.
+template <typename Text>
+ExitCode FinishReport(const SessionReport& report, const nlohmann::json& report_json,
+                      JsonOutput& json, const Text& text) {
+  const absl::Status written = json.Write(report_json);
   if (report.status.ok()) {
     std::fputs(text(report).c_str(), json.text_stream());
   } else {
     LogError(report.status);
   }
   return ExitCodeAfterJson(report.outcome, written);
+}
+
+template <typename Session, typename Text>
+ExitCode RunSession(Session& session, JsonOutput& json, const Text& text) {
+  const SessionReport report = RunWithProgress(session);
+  return FinishReport(report, ReportJson(report), json, text);
 }
 
 }  // namespace godwit

@@ -30,6 +30,7 @@ struct LaneStatistics {
   uint32_t queue_depth = 0;  // source: packets under way, now
 };
 
+// When the session has ended they stay as they were.
 struct SessionStatistics {
   std::vector<DeviceStatistics> devices;  // by position; empty before lanes are set up
   std::vector<LaneStatistics> lanes;      // by number

@@ -23,16 +23,16 @@ readonly specs=('^  --device SPEC \.\.\. REQUIRED ' '^SPEC names a device:' '^  
   '^  vfio:0000:01:00\.1 ' '^  soft:size=1GiB,seed=7 ' '^  file:PATH ')
 readonly precopy=('^  --no-precopy ' '^  --downtime-limit DURATION=300ms( |$)' '^  --precopy-max-time DURATION=60s( |$)'
   '^  --precopy-max-bytes SIZE ' '^  --on-no-convergence switch\|abort=switch( |$)' 'DURATION as in 300ms')
-readonly json='^  --json FILE '
+readonly json='^  --json FILE ' trace='^  --trace FILE '
 
 helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
   'godwit send --to .*--device' "${specs[@]:1}"
-helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$json"
+helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$trace" "$json"
 helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \
-  '^  --resolve-timeout DURATION=60s( |$)' "$json"
+  '^  --resolve-timeout DURATION=60s( |$)' '^  --metrics ADDR:PORT ' "$trace" "$json"
 helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=64 ' \
   '^  --packet-bytes SIZE=8388528( |$)' '^  --rdma-device NAME ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \
-  '^  --outcome-hold DURATION=90s( |$)' "${specs[@]}" "$json"
+  '^  --outcome-hold DURATION=90s( |$)' '^  --metrics ADDR:PORT ' "${specs[@]}" "$trace" "$json"
 helps save '^  --out FILE REQUIRED ' '^  --force ' '^  --stop ' '^  --packet-bytes SIZE=1MiB ' "${specs[@]}" "$json"
 helps load '^  --in FILE REQUIRED ' '^  --check PROFILE ' "${specs[@]}" "$json"
 helps inspect '^  --as raw\|mlx5\|virtio\|mtty\|qat\|xe\|hisi\|pds\|capture' '^  --records ' "$json"
