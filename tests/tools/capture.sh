@@ -147,18 +147,6 @@ check_one_error "a folder" inspect.err 'is a directory'
 inspect 1 /proc/self/mem --json "$scratch/inspect.json"
 check_json "a file that can't be read to its end" inspect.json /error '.*'
 
-# A stream larger than memory is one that is not kept: sparse, and its only record is cut off.
-{ le 8 $((1 << 40)); le 4 0; le 4 0; } > "$scratch/huge"
-truncate -s 3G "$scratch/huge"
-if [[ $scale == full ]]; then
-  code=0
-  (ulimit -v 400000; exec timeout "$hang_s" "$GODWIT" inspect "$scratch/huge") \
-    > "$scratch/huge.out" 2> "$scratch/huge.err" || code=$?
-  check_code "3 GiB in 400 MB" "$code" 1 huge.err
-  check_says "3 GiB in 400 MB" huge.out "the stream ends in it: 3221225456 of its $((1 << 40)) bytes"
-fi
-rm -f -- "$scratch/huge"
-
 # Inside a capture.
 fresh
 save 0 --device "file:$scratch/virtio" --device "file:$scratch/mlx5" --packet-bytes 50

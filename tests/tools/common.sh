@@ -5,6 +5,7 @@
 #   JSON_QUERY         json_query.cc, built
 #   LISTENER           listener.cc, built
 #   GODWIT_TEST_SCALE  full, or small where a sanitizer makes everything slow
+# and maybe, set by the script before: scratch_bytes_min, what it needs to be free in its folder.
 set -euo pipefail
 
 : "${GODWIT:?the godwit command to test}" "${JSON_QUERY:?the json_query test tool}" \
@@ -22,6 +23,12 @@ fail() {
   failures=$((failures + 1))
 }
 die() { fail "$@"; exit 1; }
+# For a test that can't be had here at all: a part that can't is a test of its own, so that ctest's
+# summary lists it.
+skip() {
+  printf '%s: SKIPPED: %s\n' "$(basename "$0" .sh)" "$*"
+  exit 77
+}
 finish() {
   ((failures == 0)) || die "$failures checks (above)"
   say "all checks pass"
@@ -29,13 +36,23 @@ finish() {
 
 # ---- Scratch space, gone at the end together with every process that was started here.
 
+free_bytes() { df --block-size=1 --output=avail "$1" | tail -n 1; }
+
 # Memory before disk: the tests are about the command and not about the disk.
+too_full=
 for candidate in /dev/shm "${TMPDIR:-/tmp}"; do
-  if [[ -d $candidate && -w $candidate ]] && scratch=$(mktemp -d "$candidate/godwit-test.XXXXXX"); then
+  [[ -d $candidate && -w $candidate ]] || continue
+  if (($(free_bytes "$candidate") < ${scratch_bytes_min:-0})); then
+    too_full+=" $candidate has $(($(free_bytes "$candidate") >> 20)) MiB free"
+  elif scratch=$(mktemp -d "$candidate/godwit-test.XXXXXX"); then
     break
   fi
 done
-[[ -d ${scratch-} ]] || { echo "no folder to work in" >&2; exit 1; }
+if [[ ! -d ${scratch-} ]]; then
+  [[ -z $too_full ]] || skip "it needs $((scratch_bytes_min >> 20)) MiB, but:$too_full"
+  echo "no folder to work in" >&2
+  exit 1
+fi
 
 declare -A started=()  # process id → name; those not yet waited for, whose ids are still theirs
 clean_up() {
@@ -49,9 +66,6 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-
-# Bytes free where the scratch folder is.
-scratch_free_bytes() { df --block-size=1 --output=avail "$scratch" | tail -n 1; }
 
 # ---- Processes.
 
@@ -148,6 +162,23 @@ check_one_error() {
   [[ $lines == 1 ]] || fail "$1: $lines lines on stderr, expected one: $(text "$2")"
   check_says "$1" "$2" "^(?=godwit: error: ).*(?:$3)"
 }
+
+# refused CODE REGEX ARGUMENT…: godwit ends with the code, and with one error line that matches. It is
+# started by the command in `as`, if there is one, and counted in `cases`.
+cases=0
+as=()
+refused() {
+  local wanted=$1 regex=$2
+  shift 2
+  cases=$((cases + 1))
+  run refused "${as[@]}" "$GODWIT" "$@"
+  check_code "godwit $*" "$code" "$wanted" refused.err
+  check_one_error "godwit $*" refused.err "$regex"
+}
+# send_refused CODE REGEX ARGUMENT…: `godwit send` to where nobody is: nobody listens on port 1.
+readonly there=127.0.0.1:1
+send_refused() { refused "$1" "$2" send --to "$there" "${@:3}"; }
+receive_refused() { refused "$1" "$2" receive --listen 127.0.0.1:0 "${@:3}"; }
 
 # The value at a JSON pointer, as /devices/0/bytes; an array's or object's value is its size.
 json() { "$JSON_QUERY" "$scratch/$1" "$2"; }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# godwit loopback shows what it did to a person and to a program, and keeps its bound on memory.
+# godwit loopback shows what it did to a person and to a program.
 # shellcheck source=tests/tools/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -73,36 +73,4 @@ check_code "1 device over 64 lanes" "$code" 0 many.err
 run many "$GODWIT" loopback --size 64KiB --devices 64 --lanes 1
 check_code "64 devices over 1 lane" "$code" 0 many.err
 
-# ---- The progress line: on a terminal, and only there. `script` makes one, and is part of every
-# Debian; it needs /dev/ptmx.
-if script -qec true /dev/null > /dev/null 2>&1 < /dev/null; then
-  printf -v terminal_command '%q loopback --size %q 2> >(cat > /dev/null)' "$GODWIT" "$size"
-  run redirected script -qec "bash -c '$terminal_command'" /dev/null
-  check_code "loopback with stderr redirected" "$code" 0 redirected.out
-  check_never_says "loopback with stderr redirected" redirected.out '\x1b\[K'
-  printf -v terminal_command '%q loopback --size %q' "$GODWIT" "$size"
-  run terminal script -qec "$terminal_command" /dev/null
-  check_code "loopback on a terminal" "$code" 0 terminal.out
-  check_says "loopback on a terminal" terminal.out '\r\x1b\[Kstreaming .*MiB of .*iB  \d+ %  [\d.]+ GiB/s'
-  # Taken away before the summary; and drawn by one process, not by both over each other.
-  check_says "loopback on a terminal" terminal.out '\x1b\[Kmoved 2 devices'
-  check_never_says "loopback on a terminal" terminal.out '\x1b\[Kwaiting'
-else
-  say "NOTE: no terminal can be made here (script fails): the progress line is not tried"
-fi
-
-# ---- Memory: bounded by the arena, whatever the size.
-if [[ $scale == full ]]; then
-  hang_s=240
-  run memory "$GODWIT" loopback --devices 1 --size 16GiB --json "$scratch/memory.json"
-  check_code "16 GiB" "$code" 0 memory.err
-  for pointer in /peak_resident_bytes /target_peak_resident_bytes /target/peak_resident_bytes; do
-    bytes=$(json memory.json "$pointer")
-    ((bytes > 0 && bytes <= 400 * mib)) || fail "16 GiB: $pointer is $bytes, more than 400 MiB"
-    say "16 GiB: $pointer $((bytes / mib)) MiB"
-  done
-  say "16 GiB: $(json memory.json /throughput_gib_s) GiB/s"
-else
-  say "NOTE: a sanitizer's memory says nothing about the command's: not tried"
-fi
 finish
