@@ -156,19 +156,19 @@ absl::StatusOr<bool> SourceWorker::PumpReaders() {
   return worked;
 }
 
-bool SourceWorker::PumpReader(size_t i) {
-  DeviceSlot& device = devices_[i];
-  StateReader& reader = *device.reader;
-  DeviceCounters& counters = device_counters_[i];
+bool SourceWorker::PumpReader(size_t device) {
+  DeviceSlot& slot = devices_[device];
+  StateReader& reader = *slot.reader;
+  DeviceCounters& counters = device_counters_[device];
   counters.read_bytes.store(reader.stream_bytes(), std::memory_order_relaxed);
   counters.read_packets.store(reader.packets(), std::memory_order_relaxed);
   const bool dry = reader.dry() && reader.idle();
-  if (dry && !device.was_dry) {
+  if (dry && !slot.was_dry) {
     counters.times_dry.fetch_add(1, std::memory_order_release);
-    if (device.when_dry != nullptr) device.when_dry->Notify();
+    if (slot.when_dry != nullptr) slot.when_dry->Notify();
   }
-  if (dry != device.was_dry) counters.dry.store(dry, std::memory_order_relaxed);
-  device.was_dry = dry;
+  if (dry != slot.was_dry) counters.dry.store(dry, std::memory_order_relaxed);
+  slot.was_dry = dry;
   if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return false;
   return reader.Pump();
 }

@@ -106,10 +106,11 @@ std::unique_ptr<ControlChannel> TargetSession::Impl::NextCaller() {
       observer_.OnNote(absl::StrCat("turned away ", (*arrival)->peer, ": a lane, too late"));
       continue;
     }
-    callers_.push_back(
-        {std::make_unique<ControlChannel>(std::move((*arrival)->socket), (*arrival)->peer,
-                                          /*expect_preface=*/false),
-         Clock::Steady().Now() + kCallerTimeout});
+    Caller caller;
+    caller.channel = std::make_unique<ControlChannel>(std::move((*arrival)->socket),
+                                                      (*arrival)->peer, /*expect_preface=*/false);
+    caller.deadline = Clock::Steady().Now() + kCallerTimeout;
+    callers_.push_back(std::move(caller));
   }
   for (auto caller = callers_.begin(); caller != callers_.end();) {
     const auto message = caller->channel->Receive();

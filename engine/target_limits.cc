@@ -46,8 +46,8 @@ absl::Status CheckAskedFor(const control::Hello& hello, const TargetOptions& opt
 absl::Status NoCommonTransport(const control::Hello& hello, TransportKind accepted) {
   std::vector<absl::string_view> offered;
   for (const int transport : hello.transports()) {
-    if (transport == control::TRANSPORT_TCP) offered.push_back("tcp");
-    if (transport == control::TRANSPORT_VERBS) offered.push_back("verbs");
+    if (transport == control::TRANSPORT_TCP) offered.emplace_back("tcp");
+    if (transport == control::TRANSPORT_VERBS) offered.emplace_back("verbs");
   }
   if (offered.empty()) {
     return absl::FailedPreconditionError(
