@@ -62,8 +62,9 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status CheckProgress();
   absl::Status TakeReceipts(const control::Receipts& receipts);
   // While devices change their states: what is on its way must not wait for the slowest of them.
-  // The next Receive() has what goes wrong.
+  // The next Receive() has what goes wrong. A Loaded is kept for Stream().
   void MeanwhileTakeReceipts();
+  absl::Status TakeLoaded(const control::Loaded& loaded);
   absl::Status CompareLoaded(const control::Loaded& loaded);
 
   absl::Status HandOver();
@@ -116,7 +117,8 @@ class SourceSession::Impl final : public SessionBase {
   bool cancel_was_late_ = false;     // after Commit, and so without effect
   bool target_rolled_back_ = false;  // it said so after Commit: it never will run the devices
   absl::Status meanwhile_error_;     // MeanwhileTakeReceipts()'s first
-  Clock::Duration progress_at_{0};   // when the target last said that it has loaded more
+  std::optional<control::Loaded> early_loaded_;  // came before Stream()
+  Clock::Duration progress_at_{0};  // when the target last said that it has loaded more
   Clock::Duration precopy_at_{0};
   Clock::Duration precopy_time_{0};
   Clock::Duration stopped_at_{0};

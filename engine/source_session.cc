@@ -80,6 +80,7 @@ absl::StatusOr<std::string> SourceSession::Impl::SaveConfig(size_t device) {
 absl::Status SourceSession::Impl::Stream() {
   SetPhase(SessionPhase::kStreaming);
   progress_at_ = Clock::Steady().Now();
+  if (early_loaded_.has_value()) return TakeLoaded(*early_loaded_);
   while (true) {
     GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
     if (message.has_value()) {
@@ -90,12 +91,7 @@ absl::Status SourceSession::Impl::Stream() {
           if (cancelled()) return absl::CancelledError("cancelled");
           continue;
         case control::ControlMessage::kLoaded:
-          loaded_at_ = Clock::Steady().Now();
-          // The target can be quicker with its answer than the worker with noting that it has sent
-          // the last packet: let it finish that.
-          worker_->Stop();
-          PublishProgress();
-          return CompareLoaded(message->loaded());
+          return TakeLoaded(message->loaded());
         default:
           return OutOfTurn(*message);
       }
@@ -138,6 +134,15 @@ absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts
   return absl::OkStatus();
 }
 
+absl::Status SourceSession::Impl::TakeLoaded(const control::Loaded& loaded) {
+  loaded_at_ = Clock::Steady().Now();
+  // The target can be quicker with its answer than the worker with noting that it has sent the last
+  // packet: let it finish that.
+  worker_->Stop();
+  PublishProgress();
+  return CompareLoaded(loaded);
+}
+
 void SourceSession::Impl::MeanwhileTakeReceipts() {
   KeepAlive();
   while (meanwhile_error_.ok()) {
@@ -146,6 +151,9 @@ void SourceSession::Impl::MeanwhileTakeReceipts() {
       meanwhile_error_ = message.status();
     } else if (!message->has_value()) {
       return;
+    } else if ((*message)->has_loaded() && stop_copy_at_.count() > 0 && !early_loaded_) {
+      // The last device's packets are on their way before the step that took it there is over.
+      early_loaded_ = (*message)->loaded();
     } else {
       meanwhile_error_ =
           (*message)->has_receipts() ? TakeReceipts((*message)->receipts()) : OutOfTurn(**message);

@@ -11,6 +11,7 @@
 namespace godwit {
 namespace {
 
+using testing::AnyOf;
 using testing::HasSubstr;
 
 constexpr char kSpec[] = "soft:size=16,seed=7";
@@ -168,6 +169,37 @@ TEST(BadTargetHandoverTest, ToAGoodOneTheSourceHandsOver) {
     EXPECT_EQ(wire::Encode(frames[i]), wire::Encode(expected)) << "packet " << i;
     stream += frames[i].payload;
   }
+}
+
+// The last packet leaves before the step that stopped its device is over, so Loaded may come within
+// it. This one comes sooner still: it is not out of turn, but it is a lie.
+TEST(BadTargetHandoverTest, LoadedThatComesWhileADeviceStopsIsLookedAtWhenItStands) {
+  const Watchdog watchdog("a source that is slow to stop");
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  std::thread thread([&] {
+    target.Ready();
+    (void)target.HearFrame();
+    target.SendLoaded(16, 0);
+    (void)target.channel.HearAbort();
+    target.channel.Hang();
+  });
+  SourceOptions options = SourceOptionsFor(target.port);
+  options.lanes = 1;
+  options.packet_bytes = 8;
+  options.vm.save_config = [](size_t) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    return std::string("the VMM's");
+  };
+  RecordingObserver observer;
+  SourceSession session(options, devices.pointers(), observer);
+  const SessionReport report = session.Run();
+  thread.join();
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  EXPECT_THAT(std::string(report.status.message()),
+              AnyOf(HasSubstr("has loaded what was not sent"),
+                    HasSubstr("16 bytes with 00000000 were loaded")));
+  devices.ExpectAllIn(DeviceState::kRunning);
 }
 
 struct Lie {
