@@ -18,7 +18,8 @@ sample() { awk -v name="$2" 'index($0, name " ") == 1 { print $NF }' "$scratch/$
 metrics_port() { grep -oP 'metrics are at http://127\.0\.0\.1:\K\d+(?=/metrics$)' "$scratch/$1"; }
 
 # A session that goes on until its time is over: virtio always has a whole context to give.
-readonly soft=soft:profile=virtio,size=16MiB,seed=1,precopy_calls=0
+[[ $scale == full ]] && size=16MiB || size=256KiB
+readonly soft=soft:profile=virtio,size=$size,seed=1,precopy_calls=0
 readonly ports=(--metrics 127.0.0.1:0)
 start_receiver receive --device "$soft" --device "$soft" "${ports[@]}" --json "$scratch/target.json"
 receiver=$pid

@@ -19,7 +19,7 @@ bytes() { awk -v track="$2" '$1 == "track" && $2 == track { sum += $NF } END { p
 equal() { [[ $2 == "$3" ]] || fail "$1: $2, expected $3"; }
 
 # ---- Two devices, with pre-copy.
-run loopback "$GODWIT" loopback --soft profile=mlx5,dirty=64MiB --size 16MiB --lanes 3 \
+run loopback "$GODWIT" loopback --soft profile=mlx5,dirty=1MiB --size 16MiB --lanes 3 --precopy-max-time 5s \
   --trace "$scratch/t.json" --json "$scratch/loopback.json"
 check_code "loopback" "$code" 0 loopback.err
 [[ ! -s $scratch/loopback.err ]] || fail "loopback says on stderr: $(text loopback.err)"
