@@ -132,9 +132,6 @@ absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t p
   header.config_crc = Get32(bytes + kConfigCrcAt);
   header.index = Get32(bytes + kIndexAt);
   header.flags = flags;
-  if (header.epoch != 0) {
-    return absl::InvalidArgumentError(absl::StrFormat("epoch is %u, expected 0", header.epoch));
-  }
   if (header.payload_bytes != payload_bytes) {
     return absl::DataLossError(absl::StrFormat("frame says %u payload bytes, its message has %u",
                                                header.payload_bytes, payload_bytes));

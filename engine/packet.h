@@ -34,9 +34,23 @@ inline constexpr uint32_t kDevicesMax = 64;
 inline constexpr uint32_t kLanesMax = 64;
 inline constexpr size_t kPacketBytesMax = (size_t{8} << 20) - kFrameHeaderBytes;
 
+// A lane sequence, and a lane's receipt: which of the lanes of that number it is about, and how
+// many frames of that one.
+inline constexpr unsigned kLaneGenerationShift = 48;
+inline constexpr uint16_t kLaneGenerationMax = 0xffff;
+constexpr uint64_t LaneCount(uint16_t generation, uint64_t frames) {
+  return uint64_t{generation} << kLaneGenerationShift | frames;
+}
+constexpr uint16_t LaneGenerationOf(uint64_t count) {
+  return static_cast<uint16_t>(count >> kLaneGenerationShift);
+}
+constexpr uint64_t LaneFramesOf(uint64_t count) {
+  return count & ((uint64_t{1} << kLaneGenerationShift) - 1);
+}
+
 struct PacketHeader {
   uint16_t device = 0;
-  uint32_t epoch = 0;
+  uint32_t epoch = 0;  // how often the packet was sent before
   uint32_t payload_bytes = 0;
   uint64_t lane_sequence = 0;
   uint64_t stream_offset = 0;  // bytes

@@ -130,7 +130,7 @@ absl::Status SourceSession::Impl::MakeTcpLanes() {
     GODWIT_ASSIGN_OR_RETURN(UniqueFd socket,
                             ConnectTcp(address, options_.connect_timeout, cancel_->fd()));
     TuneLaneSocket(socket.get());
-    const auto preface = LanePreface(session_id_, lane);
+    const auto preface = LanePreface(session_id_, static_cast<uint16_t>(lane), 0);
     GODWIT_RETURN_IF_ERROR(
         WriteAll(socket.get(), {reinterpret_cast<const std::byte*>(preface.data()), preface.size()},
                  std::chrono::steady_clock::now() + options_.connect_timeout));
@@ -174,7 +174,9 @@ absl::Status SourceSession::Impl::StartWorker() {
   std::vector<std::string> names;
   for (const Device* device : devices_) names.push_back(device->name());
   const SourceWorker::Limits limits = {options_.packet_bytes, budget_.chain_packets,
-                                       window_packets_, lane_limits_.queue_packets, options_.lanes};
+                                       window_packets_,       lane_limits_.queue_packets,
+                                       options_.lanes,        lane_limits_};
+  lane_lives_.resize(options_.lanes);
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));
   worker_->SetTrace(trace_);
   GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));

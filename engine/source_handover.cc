@@ -23,7 +23,7 @@ constexpr std::chrono::milliseconds kReconnectPause{200};
 
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
-  worker_->Stop();
+  StopWorker();
   GODWIT_RETURN_IF_ERROR(CheckStillStopped(devices_, [this] { KeepAlive(); }));
   const absl::Status stopped = SetStates(
       devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }, &steps_);
@@ -33,7 +33,7 @@ absl::Status SourceSession::Impl::HandOver() {
   while (true) {
     GODWIT_ASSIGN_OR_RETURN(const auto early, Receive());
     if (!early.has_value()) break;
-    if (!early->has_receipts()) return OutOfTurn(*early);
+    if (!early->has_receipts() && !early->has_lane_down()) return OutOfTurn(*early);
   }
   if (cancelled()) return absl::CancelledError("cancelled");
   // From here on the target may run: the source never resumes by itself.
@@ -75,7 +75,7 @@ absl::Status SourceSession::Impl::AwaitOutcome(Clock::Duration deadline) {
         return absl::AbortedError(absl::StrCat("peer ", channel_->peer(), " could not run them: ",
                                                Printable(answer->rolled_back().reason())));
       }
-      if (!answer->has_receipts()) return OutOfTurn(*answer);
+      if (!answer->has_receipts() && !answer->has_lane_down()) return OutOfTurn(*answer);
       continue;  // sent before it had our Commit
     }
     const absl::Status waited = WaitForNews();
@@ -133,7 +133,7 @@ absl::Status SourceSession::Impl::Reconnect() {
 // Puts every device back to RUNNING, and then the vCPUs.
 absl::Status SourceSession::Impl::RollBack() {
   (void)StopWatches();  // what they have to say is known or no longer matters
-  if (worker_ != nullptr) worker_->Stop();
+  StopWorker();
   if (!left_running_ && !vcpus_stopped_) return absl::OkStatus();
   absl::Status back;
   if (left_running_) back = PutBackToRunning(devices_, observer_, [this] { KeepAlive(); });

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "engine/buffer_budget.h"
+#include "engine/lane_maker.h"
 #include "engine/precopy_watch.h"
 #include "engine/session_base.h"
 #include "engine/source_worker.h"
@@ -55,6 +56,12 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status EndPreCopy();
   absl::Status StopWatches();
 
+  absl::Status FollowLanes();
+  absl::Status AskForLane(uint32_t lane);
+  absl::Status FallBackToTcp();
+  void DropSilentLanes();
+  absl::StatusOr<bool> TakeFlow(const control::ControlMessage& message);
+
   absl::Status StopDevices();
   absl::Status ToStopCopy(size_t device);
   absl::StatusOr<std::string> SaveConfig(size_t device);
@@ -64,6 +71,7 @@ class SourceSession::Impl final : public SessionBase {
   // While devices change their states: what is on its way must not wait for the slowest of them.
   // The next Receive() has what goes wrong. A Loaded is kept for Stream().
   void MeanwhileTakeReceipts();
+  void StopWorker();
   absl::Status TakeLoaded(const control::Loaded& loaded);
   absl::Status CompareLoaded(const control::Loaded& loaded);
 
@@ -93,6 +101,19 @@ class SourceSession::Impl final : public SessionBase {
   std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
   LaneFactory lane_factory_;
   std::unique_ptr<SourceWorker> worker_;
+
+  struct LaneLife {
+    bool up = true;
+    uint16_t generation = 0;
+    uint32_t remade = 0;
+    uint32_t troubles = 0;  // times asked for in a row, none long after the other
+    Clock::Duration asked_at{0};
+  };
+  std::vector<LaneLife> lane_lives_;
+  bool fell_back_ = false;  // from queue pairs to TCP
+  absl::Status last_lane_error_;
+  Clock::Duration no_lanes_since_{0};      // 0: there is one
+  std::unique_ptr<LaneMaker> lane_maker_;  // once there was need; goes before the worker
 
   // Pre-copy. By position; null where the device has none.
   std::vector<std::unique_ptr<PrecopyWatch>> watches_;

@@ -39,12 +39,13 @@ absl::Status SourceSession::Impl::PreCopy() {
   while (verdict.decision == SwitchoverDecision::kGoOn) {
     GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
     if (message.has_value()) {
-      if (!message->has_receipts()) return OutOfTurn(*message);
-      GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
+      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
+      if (!taken) return OutOfTurn(*message);
       if (cancelled()) return absl::CancelledError("cancelled");
       continue;
     }
     if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(FollowLanes());
     GODWIT_RETURN_IF_ERROR(FollowPreCopy(verdict));
     PublishProgress();
     if (verdict.decision == SwitchoverDecision::kGoOn) GODWIT_RETURN_IF_ERROR(WaitForEvents());
@@ -163,11 +164,12 @@ absl::Status SourceSession::Impl::EndPreCopy() {
   while (!worker_->reads_held()) {
     GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
     if (message.has_value()) {
-      if (!message->has_receipts()) return OutOfTurn(*message);
-      GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
+      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
+      if (!taken) return OutOfTurn(*message);
       continue;
     }
     if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(FollowLanes());
     GODWIT_RETURN_IF_ERROR(WaitForEvents());
   }
   for (size_t i = 0; i < devices_.size(); ++i) {

@@ -84,19 +84,15 @@ absl::Status SourceSession::Impl::Stream() {
   while (true) {
     GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
     if (message.has_value()) {
-      switch (message->message_case()) {
-        case control::ControlMessage::kReceipts:
-          GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
-          // A target that sends nothing else must not keep us from hearing of a Cancel().
-          if (cancelled()) return absl::CancelledError("cancelled");
-          continue;
-        case control::ControlMessage::kLoaded:
-          return TakeLoaded(message->loaded());
-        default:
-          return OutOfTurn(*message);
-      }
+      if (message->has_loaded()) return TakeLoaded(message->loaded());
+      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
+      if (!taken) return OutOfTurn(*message);
+      // A target that sends nothing else must not keep us from hearing of a Cancel().
+      if (cancelled()) return absl::CancelledError("cancelled");
+      continue;
     }
     if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(FollowLanes());
     TellWaits();
     GODWIT_RETURN_IF_ERROR(CheckProgress());
     PublishProgress();
@@ -138,13 +134,14 @@ absl::Status SourceSession::Impl::TakeLoaded(const control::Loaded& loaded) {
   loaded_at_ = Clock::Steady().Now();
   // The target can be quicker with its answer than the worker with noting that it has sent the last
   // packet: let it finish that.
-  worker_->Stop();
+  StopWorker();
   PublishProgress();
   return CompareLoaded(loaded);
 }
 
 void SourceSession::Impl::MeanwhileTakeReceipts() {
   KeepAlive();
+  if (meanwhile_error_.ok()) meanwhile_error_ = FollowLanes();
   while (meanwhile_error_.ok()) {
     const auto message = Receive();
     if (!message.ok()) {
@@ -155,10 +152,16 @@ void SourceSession::Impl::MeanwhileTakeReceipts() {
       // The last device's packets are on their way before the step that took it there is over.
       early_loaded_ = (*message)->loaded();
     } else {
-      meanwhile_error_ =
-          (*message)->has_receipts() ? TakeReceipts((*message)->receipts()) : OutOfTurn(**message);
+      const absl::StatusOr<bool> taken = TakeFlow(**message);
+      meanwhile_error_ = taken.ok() && !*taken ? OutOfTurn(**message) : taken.status();
     }
   }
+}
+
+// No lane is made again from here on.
+void SourceSession::Impl::StopWorker() {
+  lane_maker_.reset();
+  if (worker_ != nullptr) worker_->Stop();
 }
 
 absl::Status SourceSession::Impl::CompareLoaded(const control::Loaded& loaded) {
@@ -223,7 +226,7 @@ SessionReport SourceSession::Impl::Run() {
   report.duration = Clock::Steady().Now() - start;
   FillReport(report);
   // The lanes' memory region goes before the arena.
-  if (worker_ != nullptr) worker_->Stop();
+  StopWorker();
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
   verbs_lanes_.clear();
   verbs_device_.reset();
@@ -304,7 +307,8 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
       const SourceWorker::LaneCounters& lane = worker_->lane_counters(i);
       report.lanes.push_back({std::string(TransportName(transport_)),
                               lane.bytes.load(std::memory_order_relaxed),
-                              lane.packets.load(std::memory_order_relaxed)});
+                              lane.packets.load(std::memory_order_relaxed), lane_lives_[i].remade,
+                              lane.sent_again.load(std::memory_order_relaxed), 0});
     }
   }
   if (report.outcome == SessionOutcome::kDone) {

@@ -10,6 +10,7 @@
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "engine/buffer_budget.h"
+#include "transport/tcp/tcp_lane.h"
 
 namespace godwit {
 
@@ -27,6 +28,7 @@ SourceWorker::SourceWorker(std::vector<std::string> names, const Limits& limits,
       limits_(limits),
       names_(std::move(names)),
       devices_(names_.size()),
+      again_(size_t{limits.lanes} * limits.queue_packets),
       orders_(names_.size()),
       lane_receipts_(limits.lanes),
       device_loaded_(names_.size()),
@@ -70,6 +72,24 @@ void SourceWorker::SetConfig(size_t device, std::string config) {
   Order(device, [&](Orders& orders) { orders.config = std::move(config); });
 }
 
+void SourceWorker::RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name) {
+  {
+    MutexLock lock(orders_mutex_);
+    lane_orders_.push_back({{lane, generation, std::move(socket), std::move(name)}, {}});
+    orders_wait_.store(true, std::memory_order_relaxed);
+  }
+  Wake();
+}
+
+void SourceWorker::DropLane(size_t lane, uint16_t generation, absl::Status why) {
+  {
+    MutexLock lock(orders_mutex_);
+    lane_orders_.push_back({{lane, generation, UniqueFd(), {}}, std::move(why)});
+    orders_wait_.store(true, std::memory_order_relaxed);
+  }
+  Wake();
+}
+
 void SourceWorker::HoldReads() {
   hold_reads_.store(true, std::memory_order_relaxed);
   Wake();
@@ -94,18 +114,71 @@ void SourceWorker::TakeOrders() {
     if (std::exchange(orders.enter_stop_copy, false)) device.reader->EnterStopCopy();
     if (std::exchange(orders.read_again, false)) device.reader->ReadAgain();
   }
+  TakeLaneOrders();
+}
+
+void SourceWorker::TakeLaneOrders() {
+  for (LaneOrder& order : lane_orders_) {
+    NewLane& made = order.made;
+    if (made.socket.valid()) {
+      new_lanes_.push_back(std::move(made));
+    } else if (made.generation == lane_slots_[made.lane].generation) {
+      LoseLane(made.lane, std::move(order.drop));
+    }
+  }
+  lane_orders_.clear();
+}
+
+// A lane that is made again takes the old one's place when that has given back its buffers.
+void SourceWorker::BringUpLanes() {
+  for (auto made = new_lanes_.begin(); made != new_lanes_.end();) {
+    LaneSlot& slot = lane_slots_[made->lane];
+    GODWIT_CHECK(!slot.up && made->generation > slot.generation);
+    if (!LaneGone(made->lane) || !slot.with_lane.empty()) {
+      ++made;
+      continue;
+    }
+    slot.sent_packets = slot.returned_packets = slot.receipted_packets = slot.freed_packets = 0;
+    slot.generation = made->generation;
+    slot.up = true;
+    slot.proven = false;
+    lane_events_.Add({static_cast<uint32_t>(made->lane), slot.generation, /*up=*/true, {}});
+    ReplaceLane(made->lane, TcpLane::Make(std::move(made->socket), ring(), limits_.lane_limits,
+                                          LaneRole::kSender, std::move(made->name)));
+    events().Notify();
+    made = new_lanes_.erase(made);
+  }
+}
+
+// What the target has not receipted goes out again; what the lane still holds follows as it comes
+// back.
+void SourceWorker::LoseLane(size_t lane, absl::Status why) {
+  LaneSlot& slot = lane_slots_[lane];
+  if (!slot.up) return;
+  slot.up = false;
+  lanes()[lane]->Close();
+  while (!slot.unreceipted.empty()) {
+    SendAgain(slot.unreceipted.Pop());
+    ++slot.freed_packets;
+  }
+  lane_counters_[lane].queue_depth.store(0, std::memory_order_relaxed);
+  lane_counters_[lane].waits_since.store(0, std::memory_order_relaxed);
+  lane_events_.Add({static_cast<uint32_t>(lane), slot.generation, /*up=*/false,
+                    Annotate(why, absl::StrCat("lane ", lane))});
+  events().Notify();
 }
 
 // HOT PATH from here to PickLane.
 absl::StatusOr<bool> SourceWorker::Step() {
   TakeOrders();
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
+  if (!new_lanes_.empty()) BringUpLanes();
   GODWIT_ASSIGN_OR_RETURN(bool worked, PumpReaders());
   GODWIT_ASSIGN_OR_RETURN(const bool sent, SendPackets());
   worked |= sent;
   worked |= CollectSent();
   NoteWaits();
-  GODWIT_RETURN_IF_ERROR(CheckLanes());
+  CheckLanes();
   NoteCompletion();
   return worked;
 }
@@ -113,14 +186,18 @@ absl::StatusOr<bool> SourceWorker::Step() {
 absl::Status SourceWorker::TakeReceipts() {
   for (size_t i = 0; i < lane_slots_.size(); ++i) {
     LaneSlot& slot = lane_slots_[i];
-    const uint64_t packets = lane_receipts_[i].load(std::memory_order_relaxed);
-    if (packets <= slot.receipted_packets) continue;
-    if (packets > slot.sent_packets) {
+    const uint64_t receipt = lane_receipts_[i].load(std::memory_order_relaxed);
+    const uint64_t packets = LaneFramesOf(receipt);
+    if (LaneGenerationOf(receipt) < slot.generation) continue;  // of the lane before this one
+    if (LaneGenerationOf(receipt) == slot.generation && packets <= slot.receipted_packets) continue;
+    if (LaneGenerationOf(receipt) > slot.generation || packets > slot.sent_packets) {
       return absl::InvalidArgumentError(absl::StrCat("the target acknowledges ", packets,
                                                      " packets on lane ", i, ", but only ",
                                                      slot.sent_packets, " were sent"));
     }
     slot.receipted_packets = packets;
+    slot.proven = true;
+    NoteReceiptDue(i, /*progress=*/true);
     while (slot.freed_packets < packets && !slot.unreceipted.empty()) {
       (void)slot.unreceipted.Pop();
       ++slot.freed_packets;
@@ -191,6 +268,7 @@ bool SourceWorker::MayTake(DeviceSlot& device) {
 }
 
 std::optional<Packet> SourceWorker::NextPacket() {
+  if (!again_.empty()) return again_.Pop();
   for (size_t tried = 0; tried < devices_.size(); ++tried) {
     DeviceSlot& device = devices_[next_device_];
     next_device_ = (next_device_ + 1) % devices_.size();
@@ -207,6 +285,7 @@ int SourceWorker::PickLane() const {
   for (size_t i = 0; i < lane_slots_.size(); ++i) {
     const LaneSlot& slot = lane_slots_[i];
     const uint64_t under_way = slot.under_way();
+    if (!slot.up || (!slot.proven && under_way > 0)) continue;
     const bool fewer = under_way < best_under_way;
     const bool fresher = best >= 0 && under_way == best_under_way &&
                          slot.sent_packets < lane_slots_[static_cast<size_t>(best)].sent_packets;
@@ -225,29 +304,61 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     if (!packet.has_value()) break;
     const auto at = static_cast<size_t>(lane);
     LaneSlot& slot = lane_slots_[at];
-    packet->header.lane_sequence = slot.sent_packets;
+    packet->header.lane_sequence = LaneCount(slot.generation, slot.sent_packets);
     EncodePacketHeader(packet->header, packet->buffer.header(kFrameHeaderBytes));
 
     const size_t payload_bytes = packet->buffer.payload_bytes();
     const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet->buffer, 1));
     if (taken == 0) {
-      // The queue has room (under_way() says so), so the lane is broken and the packet gone.
-      GODWIT_RETURN_IF_ERROR(CheckLanes());
-      return absl::InternalError(absl::StrCat("lane ", lane, " takes no packet and has no error"));
+      // The queue has room (under_way() says so), so the lane is broken.
+      again_.Push(*std::move(packet));
+      if (lanes()[at]->status().ok()) {
+        return absl::InternalError(
+            absl::StrCat("lane ", lane, " takes no packet and has no error"));
+      }
+      LoseLane(at, lanes()[at]->status());
+      continue;
     }
     ++slot.sent_packets;
-    lane_counters_[at].queue_depth.store(static_cast<uint32_t>(slot.under_way()),
-                                         std::memory_order_relaxed);
-    if (trace() != nullptr) slot.with_lane.Push({Clock::Steady().Now(), packet->header});
-    DeviceCounters& device = device_counters_[packet->header.device];
-    device.bytes.fetch_add(packet->header.is_config() ? 0 : payload_bytes,
-                           std::memory_order_relaxed);
-    device.packets.fetch_add(1, std::memory_order_relaxed);
-    lane_counters_[at].bytes.fetch_add(payload_bytes, std::memory_order_relaxed);
-    lane_counters_[at].packets.fetch_add(1, std::memory_order_relaxed);
+    NoteReceiptDue(at, /*progress=*/false);
+    CountSent(at, packet->header, payload_bytes);
+    slot.with_lane.Push(
+        {trace() != nullptr ? Clock::Steady().Now() : Clock::Duration(0), packet->header});
     worked = true;
   }
   return worked;
+}
+
+// The clock is read for the first packet on an idle lane and for each receipt, not for each packet.
+void SourceWorker::NoteReceiptDue(size_t lane, bool progress) {
+  const LaneSlot& slot = lane_slots_[lane];
+  std::atomic<int64_t>& since = lane_counters_[lane].waits_since;
+  if (slot.receipted_packets == slot.sent_packets) {
+    since.store(0, std::memory_order_relaxed);
+  } else if (progress || since.load(std::memory_order_relaxed) == 0) {
+    since.store(Clock::Steady().Now().count(), std::memory_order_relaxed);
+  }
+}
+
+void SourceWorker::CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes) {
+  LaneCounters& counters = lane_counters_[lane];
+  counters.queue_depth.store(static_cast<uint32_t>(lane_slots_[lane].under_way()),
+                             std::memory_order_relaxed);
+  counters.bytes.fetch_add(payload_bytes, std::memory_order_relaxed);
+  counters.packets.fetch_add(1, std::memory_order_relaxed);
+  if (header.epoch > 0) {
+    counters.sent_again.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  DeviceCounters& device = device_counters_[header.device];
+  device.bytes.fetch_add(header.is_config() ? 0 : payload_bytes, std::memory_order_relaxed);
+  device.packets.fetch_add(1, std::memory_order_relaxed);
+}
+
+// To be sent again, on whichever lane.
+void SourceWorker::SendAgain(Packet packet) {
+  ++packet.header.epoch;
+  again_.Push(std::move(packet));
 }
 
 bool SourceWorker::CollectSent() {
@@ -259,12 +370,15 @@ bool SourceWorker::CollectSent() {
       worked = true;
       for (size_t k = 0; k < count; ++k) {
         ++slot.returned_packets;
-        if (trace() != nullptr) TraceReturn(i);
+        if (trace() != nullptr) TraceReturn(i, slot.with_lane.front());
+        Packet packet{std::move(sent[k]), slot.with_lane.Pop().header};
         if (slot.freed_packets < slot.receipted_packets) {
-          sent[k] = Buffer();  // its receipt came before its completion
-          ++slot.freed_packets;
+          ++slot.freed_packets;  // its receipt came before its completion
+        } else if (slot.up) {
+          slot.unreceipted.Push(std::move(packet));
         } else {
-          slot.unreceipted.Push(std::move(sent[k]));
+          ++slot.freed_packets;
+          SendAgain(std::move(packet));
         }
       }
     }
@@ -275,7 +389,7 @@ bool SourceWorker::CollectSent() {
 // After SendPackets(): either all lanes are full, or what there is may not be sent, or there is
 // nothing.
 void SourceWorker::NoteWaits() {
-  bool ready = false;
+  bool ready = !again_.empty();
   for (const DeviceSlot& device : devices_) {
     ready |= device.config_packet.has_value() ||
              (device.reader != nullptr && device.reader->has_packet());
@@ -285,8 +399,7 @@ void SourceWorker::NoteWaits() {
   stalled_.Set(room && ready);
 }
 
-void SourceWorker::TraceReturn(size_t lane) {
-  const Sent sent = lane_slots_[lane].with_lane.Pop();
+void SourceWorker::TraceReturn(size_t lane, const Sent& sent) {
   TraceSpan span;
   span.track = TraceSpan::Track::kLane;
   span.number = static_cast<uint32_t>(lane);
@@ -299,16 +412,14 @@ void SourceWorker::TraceReturn(size_t lane) {
   trace()->OnSpan(span);
 }
 
-absl::Status SourceWorker::CheckLanes() {
+void SourceWorker::CheckLanes() {
   for (size_t i = 0; i < lanes().size(); ++i) {
-    const absl::Status& status = lanes()[i]->status();
-    if (!status.ok()) return Annotate(status, absl::StrCat("lane ", i));
+    if (!lanes()[i]->status().ok()) LoseLane(i, lanes()[i]->status());
   }
-  return absl::OkStatus();
 }
 
 void SourceWorker::NoteCompletion() {
-  if (all_sent()) return;
+  if (all_sent() || !again_.empty()) return;
   for (const DeviceSlot& device : devices_) {
     if (!device.config_made || device.config_packet.has_value()) return;
   }
@@ -339,12 +450,15 @@ bool SourceWorker::Idle() {
 void SourceWorker::TearDown() {
   // A session may end on the target's word before a lane has said that it is done.
   for (size_t i = 0; i < lane_slots_.size(); ++i) {
-    while (!lane_slots_[i].with_lane.empty()) TraceReturn(i);
+    while (trace() != nullptr && !lane_slots_[i].with_lane.empty()) {
+      TraceReturn(i, lane_slots_[i].with_lane.Pop());
+    }
   }
   for (DeviceSlot& device : devices_) {
     device.reader.reset();  // closes the data_fd
     device.config_packet.reset();
   }
+  while (!again_.empty()) (void)again_.Pop();
   lane_slots_.clear();
 }
 

@@ -15,20 +15,23 @@
 #include "base/clock.h"
 #include "base/fixed_queue.h"
 #include "base/mutex.h"
+#include "engine/lane_events.h"
+#include "engine/packet.h"
 #include "engine/state_reader.h"
 #include "engine/worker_base.h"
 
 namespace godwit {
 
 // Reads every device's stream, numbers and sends the packets, and keeps each until the target's
-// receipt for it.
+// receipt for it. When a lane dies its unreceipted packets go out again on the others; a lane that
+// is made in its place carries one packet at a time until the first receipt for it.
 //
 // A device's life here: Open() in PRE_COPY, then reads until it is dry and ReadAgain() for more,
 // HoldReads(), EnterStopCopy(); or just Open() in STOP_COPY. SetConfig() before the stream can be
 // closed by its config packet.
 //
 // Ownership, Threads, Blocking, Errors: as WorkerBase. Owns the data_fds. The calls that give a
-// device's orders come from any thread.
+// device's orders come from any thread. The death of lanes is no error, not even of all.
 class SourceWorker final : public WorkerBase {
  public:
   struct Limits {
@@ -37,6 +40,7 @@ class SourceWorker final : public WorkerBase {
     uint32_t window_packets = 0;
     uint32_t queue_packets = 0;
     uint32_t lanes = 0;
+    LaneLimits lane_limits;  // of lanes that are made again
   };
   // What the session's thread may look at while the worker runs; all relaxed, all only grow.
   struct DeviceCounters {
@@ -54,6 +58,8 @@ class SourceWorker final : public WorkerBase {
     std::atomic<uint64_t> bytes{0};  // payload
     std::atomic<uint64_t> packets{0};
     std::atomic<uint32_t> queue_depth{0};  // now
+    std::atomic<int64_t> waits_since{0};   // for a receipt, in ns of the clock; 0: for none
+    std::atomic<uint64_t> sent_again{0};   // packets that another lane had before
   };
 
   // `names` are the devices', for messages.
@@ -77,10 +83,17 @@ class SourceWorker final : public WorkerBase {
   // At most kConfigBytesMax.
   void SetConfig(size_t device, std::string config);
 
+  // Sends on `socket` in the place of that lane, which is down. REQUIRES: the generation behind
+  // the last one's
+  void RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name);
+  // The target has given that lane up.
+  void DropLane(size_t lane, uint16_t generation, absl::Status why);
+  std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
+
   // Receipts from the peer, cumulative and unchecked: the worker refuses those that lie. Any
-  // number; call Wake() after a batch.
-  void PutLaneReceipt(size_t lane, uint64_t packets) {
-    lane_receipts_[lane].store(packets, std::memory_order_relaxed);
+  // number; call Wake() after a batch. A lane's is a LaneCount().
+  void PutLaneReceipt(size_t lane, uint64_t receipt) {
+    lane_receipts_[lane].store(receipt, std::memory_order_relaxed);
   }
   void PutLoaded(size_t device, uint32_t packets) {
     device_loaded_[device].store(packets, std::memory_order_relaxed);
@@ -138,15 +151,19 @@ class SourceWorker final : public WorkerBase {
     std::atomic<int64_t> time_ns_{0};
     std::atomic<int64_t> since_ns_{0};
   };
-  struct Sent {  // what a trace says of a packet that is with a lane
-    Clock::Duration at{0};
+  struct Sent {             // a packet that is with a lane
+    Clock::Duration at{0};  // only for a trace
     PacketHeader header;
   };
   struct LaneSlot {
     explicit LaneSlot(uint32_t queue_packets)
         : unreceipted(queue_packets), with_lane(queue_packets) {}
-    FixedQueue<Buffer> unreceipted;  // sent, back from the lane, not yet receipted; oldest first
-    FixedQueue<Sent> with_lane;      // only for a trace
+    FixedQueue<Packet> unreceipted;  // sent, back from the lane, not yet receipted; oldest first
+    FixedQueue<Sent> with_lane;      // the lane has their buffers
+    bool up = true;
+    bool proven = true;       // the target has receipted something that came on it
+    uint16_t generation = 0;  // how often it was made before
+    // Of this generation.
     // A receipt can overtake the lane's own completion, so each has a count.
     uint64_t sent_packets = 0;
     uint64_t returned_packets = 0;   // back from the lane
@@ -174,10 +191,16 @@ class SourceWorker final : public WorkerBase {
   absl::StatusOr<bool> SendPackets();
   bool CollectSent();
   void NoteWaits();
-  void TraceReturn(size_t lane);
-  absl::Status CheckLanes();
+  void NoteReceiptDue(size_t lane, bool progress);
+  void CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes);
+  void SendAgain(Packet packet);
+  void TraceReturn(size_t lane, const Sent& sent);
+  void TakeLaneOrders() ABSL_EXCLUSIVE_LOCKS_REQUIRED(orders_mutex_);
+  void BringUpLanes();
+  void LoseLane(size_t lane, absl::Status why);
+  void CheckLanes();
   void NoteCompletion();
-  // The next packet that may go out, devices in turn, or nothing.
+  // The next packet that may go out: what a dead lane had, then devices in turn; or nothing.
   std::optional<Packet> NextPacket();
   bool MayTake(DeviceSlot& device);
   // The lane with the fewest packets under way, or -1 when all are full.
@@ -188,9 +211,23 @@ class SourceWorker final : public WorkerBase {
   std::vector<DeviceSlot> devices_;
   std::vector<LaneSlot> lane_slots_;
   size_t next_device_ = 0;
+  FixedQueue<Packet> again_;  // what dead lanes had, to be sent again
+  struct NewLane {
+    size_t lane = 0;
+    uint16_t generation = 0;
+    UniqueFd socket;
+    std::string name;
+  };
+  std::vector<NewLane> new_lanes_;  // whose places are not free yet
+  LaneEvents lane_events_;
 
   Mutex orders_mutex_;
   std::vector<Orders> orders_ ABSL_GUARDED_BY(orders_mutex_);
+  struct LaneOrder {
+    NewLane made;       // with a socket: to be used
+    absl::Status drop;  // else why it is to be given up
+  };
+  std::vector<LaneOrder> lane_orders_ ABSL_GUARDED_BY(orders_mutex_);
   std::atomic<bool> orders_wait_{false};  // relaxed, a hint: the mutex orders what it is about
   std::atomic<bool> hold_reads_{false};   // relaxed: the notifier orders it
   std::atomic<bool> reads_held_{false};   // release by the worker, acquire by reads_held()

@@ -157,7 +157,11 @@ absl::Status TargetSession::Impl::MakeLanes() {
     windows_.push_back(std::make_unique<ReorderWindow>(budget_.window_packets));
     windows.push_back(windows_.back().get());
   }
-  const TargetWorker::Limits limits = {packet_bytes_, budget_.queue_packets, lane_count_};
+  // A lane that is made again is a TCP lane; it has the receives that the one before had.
+  const TargetWorker::Limits limits = {packet_bytes_, budget_.queue_packets, lane_count_,
+                                       lane_limits_};
+  lane_generations_.resize(lane_count_);
+  lanes_up_ = static_cast<int>(lane_count_);
   GODWIT_ASSIGN_OR_RETURN(worker_,
                           TargetWorker::Make(std::move(windows), limits, *arena_, events()));
   worker_->SetTrace(trace_);
@@ -209,7 +213,8 @@ absl::Status TargetSession::Impl::AcceptTcpLanes() {
     }
     Rendezvous::Arrival taken = *std::move(*arrival);
     if (taken.kind != PrefaceKind::kLane || taken.lane.session_id != session_id_ ||
-        taken.lane.lane >= lane_count_ || (*sockets)[taken.lane.lane].valid()) {
+        taken.lane.lane >= lane_count_ || taken.lane.generation != 0 ||
+        (*sockets)[taken.lane.lane].valid()) {
       observer_.OnNote(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
       continue;
     }

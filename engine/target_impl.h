@@ -49,6 +49,7 @@ class TargetSession::Impl final : public SessionBase {
   absl::Status MakeVerbsLanes(const control::LaneSetup& theirs, control::LaneSetup& ours);
   absl::Status Load();
   bool AllLoaded() const;
+  absl::Status FollowLanes();
   absl::Status CheckProgress();
   // Whether it is the source's Stopping, which comes once.
   bool TakeStopping(const control::ControlMessage& message);
@@ -77,6 +78,9 @@ class TargetSession::Impl final : public SessionBase {
   size_t packet_bytes_ = 0;
   TargetBudget budget_;
   LaneLimits lane_limits_;
+  int lanes_up_ = 0;
+  absl::Status last_lane_error_;
+  std::vector<uint16_t> lane_generations_;  // the last that was taken, by lane
 
   std::unique_ptr<VerbsDevice> verbs_device_;
   std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them

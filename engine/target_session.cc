@@ -22,16 +22,55 @@ absl::Status TargetSession::Impl::Load() {
     }
     GODWIT_RETURN_IF_ERROR(LoaderFailure());
     if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(FollowLanes());
     GODWIT_RETURN_IF_ERROR(SendReceipts());
     PublishProgress();
     GODWIT_RETURN_IF_ERROR(CheckProgress());
-    GODWIT_RETURN_IF_ERROR(WaitForEvents());
+    std::vector<pollfd> fds;
+    rendezvous_->AddPollFds(fds);
+    GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
   }
   loaded_at_ = Clock::Steady().Now();
   PublishProgress();
   if (phase_ != SessionPhase::kStreaming) SetPhase(SessionPhase::kStreaming);  // before it was told
   GODWIT_RETURN_IF_ERROR(SendReceipts());
   return SendLoaded();
+}
+
+// Takes lanes that the source has made again, and tells of those that came and went.
+absl::Status TargetSession::Impl::FollowLanes() {
+  while (true) {
+    auto arrival = rendezvous_->Next();
+    if (!arrival.ok()) {
+      observer_.OnNote(absl::StrCat("turned away ", arrival.status().message()));
+      continue;
+    }
+    if (!arrival->has_value()) break;
+    Rendezvous::Arrival taken = *std::move(*arrival);
+    const LaneHello& lane = taken.lane;
+    // A greeting that was heard before makes no lane.
+    if (taken.kind != PrefaceKind::kLane || lane.session_id != session_id_ ||
+        lane.lane >= lane_count_ || lane.generation <= lane_generations_[lane.lane]) {
+      observer_.OnNote(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
+      continue;
+    }
+    lane_generations_[lane.lane] = lane.generation;
+    worker_->RemakeLane(lane.lane, lane.generation, std::move(taken.socket),
+                        absl::StrCat("tcp ", taken.peer));
+  }
+  for (const LaneChange& change : worker_->TakeLaneChanges()) {
+    observer_.OnLane({change.lane, change.up, change.why});
+    lanes_up_ += change.up ? 1 : -1;
+    if (change.up) continue;
+    last_lane_error_ = change.why;
+    control::ControlMessage message;
+    control::LaneDown& down = *message.mutable_lane_down();
+    down.set_lane(change.lane);
+    down.set_generation(change.generation);
+    down.set_reason(Printable(change.why.message()));
+    GODWIT_RETURN_IF_ERROR(channel_->Send(message));
+  }
+  return absl::OkStatus();
 }
 
 // It is sent before the last packets and may be read after them: they come on other connections.
@@ -74,7 +113,7 @@ absl::Status TargetSession::Impl::SendReceipts() {
   control::Receipts& receipts = *message.mutable_receipts();
   bool news = false;
   for (uint32_t i = 0; i < lane_count_; ++i) {
-    receipts.add_lane_packets(worker_->lane_counters(i).packets.load(std::memory_order_relaxed));
+    receipts.add_lane_packets(worker_->lane_counters(i).receipt.load(std::memory_order_relaxed));
     news |= i >= static_cast<uint32_t>(last_receipts_.lane_packets_size()) ||
             receipts.lane_packets(static_cast<int>(i)) !=
                 last_receipts_.lane_packets(static_cast<int>(i));
@@ -126,6 +165,12 @@ SessionReport TargetSession::Impl::Run() {
     // They run, and the VM is ours, whether or not the source hears of it and whatever else failed.
     report.outcome = SessionOutcome::kDone;
   } else {
+    // With no lane left it may be the source that saw no way on: say why.
+    if (!loaders_.empty() && lanes_up_ == 0) {
+      status = absl::Status(status.code(),
+                            absl::StrCat(status.message(), "; before, the last lane went down: ",
+                                         last_lane_error_.message()));
+    }
     status = EndWithoutDevices(std::move(status));
     report.outcome = in_doubt_ ? SessionOutcome::kInDoubt : SessionOutcome::kRolledBack;
   }
@@ -212,7 +257,8 @@ void TargetSession::Impl::FillReport(SessionReport& report) const {
     const TargetWorker::LaneCounters& lane = worker_->lane_counters(i);
     report.lanes.push_back({std::string(TransportName(transport_)),
                             lane.bytes.load(std::memory_order_relaxed),
-                            lane.packets.load(std::memory_order_relaxed)});
+                            lane.packets.load(std::memory_order_relaxed), 0, 0,
+                            lane.duplicates.load(std::memory_order_relaxed)});
   }
   if (report.outcome == SessionOutcome::kDone) {
     report.downtime = done_at_ - (stopping_at_.count() > 0 ? stopping_at_ : ready_at_);

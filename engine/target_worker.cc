@@ -9,6 +9,7 @@
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "engine/packet.h"
+#include "transport/tcp/tcp_lane.h"
 
 namespace godwit {
 absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(
@@ -24,9 +25,58 @@ TargetWorker::TargetWorker(std::vector<ReorderWindow*> windows, const Limits& li
     : WorkerBase(arena, std::move(inbox), events),
       limits_(limits),
       windows_(std::move(windows)),
-      received_packets_(limits.lanes),
+      lane_slots_(limits.lanes),
       packets_a_receipt_(std::max<uint32_t>(1, limits.queue_packets / 4)),
       lane_counters_(limits.lanes) {}
+
+void TargetWorker::RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name) {
+  {
+    MutexLock lock(new_lanes_mutex_);
+    new_lanes_.push_back({lane, generation, std::move(socket), std::move(name)});
+  }
+  Wake();
+}
+
+// A lane that is made again takes the old one's place, and its buffers, when those are free.
+void TargetWorker::TakeNewLanes() {
+  {
+    MutexLock lock(new_lanes_mutex_);
+    for (NewLane& made : new_lanes_) taken_lanes_.push_back(std::move(made));
+    new_lanes_.clear();
+  }
+  for (auto made = taken_lanes_.begin(); made != taken_lanes_.end();) {
+    LaneSlot& slot = lane_slots_[made->lane];
+    if (made->generation <= slot.generation) {  // its successor has come before it
+      made = taken_lanes_.erase(made);
+      continue;
+    }
+    if (slot.up) {
+      LoseLane(made->lane, absl::UnavailableError("the source has made it again"));
+    }
+    if (!LaneGone(made->lane)) {
+      ++made;
+      continue;
+    }
+    slot = {0, made->generation, true};
+    lane_counters_[made->lane].receipt.store(LaneCount(slot.generation, 0),
+                                             std::memory_order_relaxed);
+    lane_events_.Add({static_cast<uint32_t>(made->lane), slot.generation, /*up=*/true, {}});
+    ReplaceLane(made->lane, TcpLane::Make(std::move(made->socket), ring(), limits_.lane_limits,
+                                          LaneRole::kReceiver, std::move(made->name)));
+    events().Notify();
+    made = taken_lanes_.erase(made);
+  }
+}
+
+void TargetWorker::LoseLane(size_t lane, absl::Status why) {
+  LaneSlot& slot = lane_slots_[lane];
+  if (!slot.up) return;
+  slot.up = false;
+  lanes()[lane]->Close();
+  lane_events_.Add({static_cast<uint32_t>(lane), slot.generation, /*up=*/false,
+                    Annotate(why, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"))});
+  events().Notify();
+}
 
 // HOT PATH from here to Accept.
 absl::StatusOr<bool> TargetWorker::Step() {
@@ -35,8 +85,9 @@ absl::StatusOr<bool> TargetWorker::Step() {
     GODWIT_ASSIGN_OR_RETURN(const bool received, ReceiveFrom(lane));
     worked |= received;
   }
+  TakeNewLanes();
   GODWIT_RETURN_IF_ERROR(FeedLanes());
-  GODWIT_RETURN_IF_ERROR(CheckLanes());
+  CheckLanes();
   NotifyOfReceipts(worked);
   return worked;
 }
@@ -53,7 +104,9 @@ absl::Status TargetWorker::FeedLanes() {
       if (lane.PostReceives(absl::MakeSpan(&buffer, 1)) == 0) break;
     }
     // Only now, with a receive posted for each, may the source hear of them.
-    lane_counters_[i].packets.store(received_packets_[i], std::memory_order_relaxed);
+    const LaneSlot& slot = lane_slots_[i];
+    lane_counters_[i].receipt.store(LaneCount(slot.generation, slot.received_packets),
+                                    std::memory_order_relaxed);
   }
   return absl::OkStatus();
 }
@@ -62,8 +115,12 @@ absl::StatusOr<bool> TargetWorker::ReceiveFrom(size_t lane) {
   Buffer received[8];
   const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received));
   for (size_t i = 0; i < count; ++i) {
+    // Behind damage nothing is believed; the source sends it again.
+    if (!lane_slots_[lane].up) break;
     const absl::Status accepted = Accept(lane, std::move(received[i]));
-    if (!accepted.ok()) {
+    if (absl::IsDataLoss(accepted)) {
+      LoseLane(lane, accepted);
+    } else if (!accepted.ok()) {
       return Annotate(accepted, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"));
     }
   }
@@ -72,16 +129,23 @@ absl::StatusOr<bool> TargetWorker::ReceiveFrom(size_t lane) {
 
 // The order of checks is docs/wire-format.md's. Nothing changes before the last has passed.
 absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
+  LaneSlot& slot = lane_slots_[lane];
   const absl::Span<const std::byte> payload = buffer.payload_span();
   GODWIT_ASSIGN_OR_RETURN(const PacketHeader header,
                           DecodePacketHeader(buffer.header(kFrameHeaderBytes), payload.size()));
   GODWIT_RETURN_IF_ERROR(CheckPacket(header, payload, {limits_.packet_bytes, windows_.size()},
-                                     received_packets_[lane]));
+                                     LaneCount(slot.generation, slot.received_packets)));
   const absl::Status inserted = windows_[header.device]->Insert(Packet{std::move(buffer), header});
-  if (!inserted.ok()) return Annotate(inserted, absl::StrCat("device ", header.device));
-  ++received_packets_[lane];
+  // Sent again, or the other way round: what was sent first may come last.
+  const bool again = absl::IsAlreadyExists(inserted);
+  if (!inserted.ok() && !again) return Annotate(inserted, absl::StrCat("device ", header.device));
+  ++slot.received_packets;
+  ++received_packets_;
   if (trace() != nullptr) TraceArrival(lane, header);
-  lane_counters_[lane].bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
+  LaneCounters& counters = lane_counters_[lane];
+  counters.packets.fetch_add(1, std::memory_order_relaxed);
+  counters.bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
+  if (again) counters.duplicates.fetch_add(1, std::memory_order_relaxed);
   return absl::OkStatus();
 }
 
@@ -97,18 +161,18 @@ void TargetWorker::TraceArrival(size_t lane, const PacketHeader& header) {
   trace()->OnSpan(span);
 }
 
-absl::Status TargetWorker::CheckLanes() {
+void TargetWorker::CheckLanes() {
   for (size_t i = 0; i < lanes().size(); ++i) {
     const Lane& lane = *lanes()[i];
-    if (!lane.status().ok()) return Annotate(lane.status(), absl::StrCat("lane ", i));
-    if (lane.peer_closed() && !StreamsComplete()) {
-      return absl::UnavailableError(
-          absl::StrCat("lane ", i, " (", lane.name(),
-                       "): the source closed it before the end of the stream, after ",
-                       received_packets_[i], " packets"));
+    if (!lane_slots_[i].up) continue;
+    if (!lane.status().ok()) {
+      LoseLane(i, lane.status());
+    } else if (lane.peer_closed() && !StreamsComplete()) {
+      LoseLane(i, absl::UnavailableError(
+                      absl::StrCat("the source closed it before the end of the stream, after ",
+                                   lane_slots_[i].received_packets, " packets")));
     }
   }
-  return absl::OkStatus();
 }
 
 bool TargetWorker::StreamsComplete() const {
@@ -118,11 +182,9 @@ bool TargetWorker::StreamsComplete() const {
 
 // A receipt for every few packets while they stream in, and at once when they stop.
 void TargetWorker::NotifyOfReceipts(bool worked) {
-  uint64_t received = 0;
-  for (const uint64_t packets : received_packets_) received += packets;
-  const uint64_t unannounced = received - announced_packets_;
+  const uint64_t unannounced = received_packets_ - announced_packets_;
   if (unannounced == 0 || (worked && unannounced < packets_a_receipt_)) return;
-  announced_packets_ = received;
+  announced_packets_ = received_packets_;
   events().Notify();
 }
 

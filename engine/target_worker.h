@@ -4,27 +4,38 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "base/mutex.h"
+#include "engine/lane_events.h"
 #include "engine/reorder_window.h"
 #include "engine/worker_base.h"
+#include "godwit/unique_fd.h"
 
 namespace godwit {
 
-// Receives packets, checks each fully, and puts it into its device's window.
+// Receives packets, checks each fully, and puts it into its device's window. What a lane brings
+// that another has brought already is dropped: the source sends again what a dead lane may have
+// lost.
 //
 // Ownership, Threads, Blocking, Errors: as WorkerBase. Borrows the windows. A packet that fails a
-// check changes nothing and ends the work.
+// check changes nothing. Damage, and a lane that breaks or closes too early, cost the lane and no
+// more; a packet that is whole and wrong ends the work.
 class TargetWorker final : public WorkerBase {
  public:
   struct Limits {
     size_t packet_bytes = 0;
     uint32_t queue_packets = 0;
     uint32_t lanes = 0;
+    LaneLimits lane_limits;  // of lanes that are made again
   };
+  // All relaxed.
   struct LaneCounters {
-    std::atomic<uint64_t> bytes{0};    // payload; relaxed
-    std::atomic<uint64_t> packets{0};  // received, and a new receive posted for each; relaxed
+    std::atomic<uint64_t> bytes{0};       // payload
+    std::atomic<uint64_t> packets{0};     // received, and a new receive posted for each
+    std::atomic<uint64_t> duplicates{0};  // of them
+    std::atomic<uint64_t> receipt{0};     // what the source is to hear: LaneCount()
   };
 
   // Position in `windows` is the device number.
@@ -33,7 +44,12 @@ class TargetWorker final : public WorkerBase {
                                                             const Notifier& events);
   ~TargetWorker() override { Stop(); }
 
+  // Receives on `socket` in the place of that lane, which is closed if it was not yet.
+  // REQUIRES: a greater generation than any before
+  void RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name);
+
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
+  std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
 
  private:
   TargetWorker(std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
@@ -44,20 +60,40 @@ class TargetWorker final : public WorkerBase {
   bool Idle() override { return true; }
   void TearDown() override {}
 
+  struct LaneSlot {
+    uint64_t received_packets = 0;  // of this generation: what the next lane_sequence must be
+    uint16_t generation = 0;
+    bool up = true;
+  };
+  struct NewLane {
+    size_t lane = 0;
+    uint16_t generation = 0;
+    UniqueFd socket;
+    std::string name;
+  };
+
+  void TakeNewLanes();
+  void LoseLane(size_t lane, absl::Status why);
   absl::Status FeedLanes();
   absl::StatusOr<bool> ReceiveFrom(size_t lane);
   absl::Status Accept(size_t lane, Buffer buffer);
   void TraceArrival(size_t lane, const PacketHeader& header);
-  absl::Status CheckLanes();
+  void CheckLanes();
   bool StreamsComplete() const;
   void NotifyOfReceipts(bool worked);
 
   const Limits limits_;
   const std::vector<ReorderWindow*> windows_;
-  std::vector<uint64_t> received_packets_;  // by lane; what the next lane_sequence must be
+  std::vector<LaneSlot> lane_slots_;
+  std::vector<NewLane> taken_lanes_;  // whose places are not free yet
+  uint64_t received_packets_ = 0;     // on all lanes
   const uint64_t packets_a_receipt_;
   uint64_t announced_packets_ = 0;  // at the last events().Notify()
   std::vector<LaneCounters> lane_counters_;
+  LaneEvents lane_events_;
+
+  Mutex new_lanes_mutex_;
+  std::vector<NewLane> new_lanes_ ABSL_GUARDED_BY(new_lanes_mutex_);
 };
 
 }  // namespace godwit

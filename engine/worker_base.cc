@@ -56,11 +56,21 @@ absl::Status WorkerBase::MakeLanes(const LaneFactory& factory) {
   inbox_watch_ = std::make_unique<FdWatch>(inbox_.fd(), *ring_);
   GODWIT_ASSIGN_OR_RETURN(lanes_, factory(*ring_));
   for (const auto& lane : lanes_) {
-    if (lane->wakeup_fd() >= 0) {
-      lane_watches_.push_back(std::make_unique<FdWatch>(lane->wakeup_fd(), *ring_));
-    }
+    const int fd = lane->wakeup_fd();
+    lane_watches_.push_back(fd >= 0 ? std::make_unique<FdWatch>(fd, *ring_) : nullptr);
   }
   return absl::OkStatus();
+}
+
+bool WorkerBase::LaneGone(size_t at) const {
+  const bool watched = lane_watches_[at] != nullptr && lane_watches_[at]->armed();
+  return !lanes_[at]->status().ok() && lanes_[at]->quiescent() && !watched;
+}
+
+void WorkerBase::ReplaceLane(size_t at, std::unique_ptr<Lane> lane) {
+  GODWIT_CHECK(LaneGone(at) && lane->wakeup_fd() < 0);
+  lane_watches_[at].reset();
+  lanes_[at] = std::move(lane);
 }
 
 // The event loop: work while there is some, else sleep until a completion, a lane or the session's
@@ -80,11 +90,25 @@ void WorkerBase::Loop() {
   }
 }
 
+// Returns whether any lane was armed. One that has failed is not worth waking up for.
+bool WorkerBase::ArmLanes() {
+  bool any = false;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    if (lane_watches_[i] == nullptr) continue;
+    if (!lanes_[i]->status().ok()) {
+      lane_watches_[i]->Cancel();
+      continue;
+    }
+    lanes_[i]->ArmWakeup();
+    lane_watches_[i]->Arm();
+    any = true;
+  }
+  return any;
+}
+
 void WorkerBase::Sleep() {
   inbox_watch_->Arm();
-  if (!lane_watches_.empty()) {
-    for (const auto& lane : lanes_) lane->ArmWakeup();
-    for (const auto& watch : lane_watches_) watch->Arm();
+  if (ArmLanes()) {
     // A completion may have come between the last poll and the arming: look once more.
     const absl::StatusOr<bool> worked = Step();
     if (!worked.ok()) {
@@ -97,7 +121,12 @@ void WorkerBase::Sleep() {
       return;
     }
   }
-  ring_->Wait(std::chrono::nanoseconds(-1));
+  // A lane that goes down gives its buffers back by being polled.
+  bool going_down = false;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
+  }
+  ring_->Wait(going_down ? std::chrono::nanoseconds(kTearDownPoll) : std::chrono::nanoseconds(-1));
   // Cleared only now, when it has been seen: a Notify() in between makes one more round.
   if (!inbox_watch_->armed()) inbox_.Clear();
 }
@@ -113,7 +142,9 @@ void WorkerBase::ShutDown() {
     BeginTearDown();
     for (const auto& lane : lanes_) lane->Close();
     if (inbox_watch_ != nullptr) inbox_watch_->Cancel();
-    for (const auto& watch : lane_watches_) watch->Cancel();
+    for (const auto& watch : lane_watches_) {
+      if (watch != nullptr) watch->Cancel();
+    }
     // Not bounded: a buffer that the kernel still reads into can't be freed. Sockets and queue
     // pairs let go at once; a driver's read that can't be cancelled lasts as long as it lasts.
     const auto all_quiescent = [this] {

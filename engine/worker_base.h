@@ -61,6 +61,12 @@ class WorkerBase {
   virtual bool Idle() = 0;
   virtual void TearDown() = 0;
 
+  // Whether a lane that has failed, and has given back all its buffers, is done with: neither
+  // kernel nor NIC knows of it any more. Comes true by itself.
+  bool LaneGone(size_t at) const;
+  // Puts `lane` in its place. REQUIRES: LaneGone(at), and `lane` has no wakeup_fd()
+  void ReplaceLane(size_t at, std::unique_ptr<Lane> lane);
+
   IoRing& ring() { return *ring_; }
   std::vector<std::unique_ptr<Lane>>& lanes() { return lanes_; }
   Arena& arena() { return arena_; }
@@ -71,6 +77,7 @@ class WorkerBase {
   absl::Status MakeLanes(const LaneFactory& factory);
   void Loop();
   void Sleep();
+  bool ArmLanes();
   void ShutDown();
   void Fail(absl::Status status);
 
@@ -83,7 +90,7 @@ class WorkerBase {
   std::unique_ptr<IoRing> ring_;
   std::unique_ptr<FdWatch> inbox_watch_;
   std::vector<std::unique_ptr<Lane>> lanes_;
-  std::vector<std::unique_ptr<FdWatch>> lane_watches_;
+  std::vector<std::unique_ptr<FdWatch>> lane_watches_;  // by lane; null where it needs none
 
   std::atomic<bool> stop_{false};
   absl::Status status_;

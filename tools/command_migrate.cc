@@ -101,6 +101,8 @@ ExitCode RunSend(const SendCommand& command) {
   if (!packet_bytes.ok()) return Refuse(packet_bytes.status());
   const auto resolve_timeout = ParseMilliseconds(command.resolve_timeout);
   if (!resolve_timeout.ok()) return Refuse(resolve_timeout.status());
+  const auto reconnect_timeout = ParseMilliseconds(command.reconnect_timeout);
+  if (!reconnect_timeout.ok()) return Refuse(reconnect_timeout.status());
   SourceOptions options;
   const absl::Status precopy = ApplyPrecopy(command.precopy, options);
   if (!precopy.ok()) return Refuse(precopy);
@@ -114,6 +116,7 @@ ExitCode RunSend(const SendCommand& command) {
   options.rdma_device = command.rdma_device;
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
+  options.reconnect_timeout = *reconnect_timeout;
   options.resolve_timeout = *resolve_timeout;
   options.trace = outputs->trace.sink();
   SourceObserver observer;

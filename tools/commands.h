@@ -43,6 +43,7 @@ struct SendCommand {
   uint32_t lanes = 4;
   std::string packet_bytes = "1MiB";
   PrecopyArguments precopy;
+  std::string reconnect_timeout = "30s";
   std::string resolve_timeout = "60s";
   std::string trace;
   std::string metrics;

@@ -326,6 +326,8 @@ int Main(int argc, char** argv) {
   AddAskedFor(send_app, send.transport, send.lanes, send.packet_bytes);
   AddRdmaDevice(send_app, send.rdma_device);
   AddPrecopy(send_app, send.precopy);
+  AddDuration(send_app, "--reconnect-timeout", send.reconnect_timeout,
+              "When no lane is left: make them again for so long, then roll back");
   AddDuration(send_app, "--resolve-timeout", send.resolve_timeout,
               "When contact is lost at the handover: ask the target how it ended for so long");
   AddTrace(send_app, send.trace, kTraceHelp);

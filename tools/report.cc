@@ -65,6 +65,18 @@ nlohmann::json SwitchoverJson(const SessionReport& report) {
   return json;
 }
 
+// Only where there is something to say.
+std::string LaneLossText(const SessionReport& report) {
+  uint64_t remade = 0;
+  uint64_t sent_again = 0;
+  for (const LaneReport& lane : report.lanes) {
+    remade += lane.remade;
+    sent_again += lane.sent_again;
+  }
+  if (remade + sent_again == 0) return "";
+  return absl::StrFormat("  lanes lost %u made again, %u packets sent again\n", remade, sent_again);
+}
+
 std::string PrecopyText(const SessionReport& report) {
   if (!report.switchover.has_value()) return "";
   uint64_t bytes = 0;
@@ -154,8 +166,12 @@ nlohmann::json ReportJson(const SessionReport& report) {
   }
   json["lanes"] = nlohmann::json::array();
   for (const LaneReport& lane : report.lanes) {
-    json["lanes"].push_back(
-        {{"transport", lane.transport}, {"bytes", lane.bytes}, {"packets", lane.packets}});
+    json["lanes"].push_back({{"transport", lane.transport},
+                             {"bytes", lane.bytes},
+                             {"packets", lane.packets},
+                             {"remade", lane.remade},
+                             {"sent_again", lane.sent_again},
+                             {"duplicates", lane.duplicates}});
   }
   json["arena"] = {{"bytes", report.arena_bytes}, {"backing", report.arena_backing}};
   json["peak_resident_bytes"] = PeakResidentBytes();
@@ -205,6 +221,7 @@ std::string ReportText(const SessionReport& report) {
       report.devices.size(), report.devices.size() == 1 ? "" : "s", FormatBytes(report.bytes),
       ThroughputGibPerSecond(report), seconds, Milliseconds(report.downtime) / 1000,
       PrecopyText(report), report.packets, OutOfOrderPackets(report), LanesText(report));
+  text += LaneLossText(report);
   for (const DeviceReport& device : report.devices) {
     absl::StrAppendFormat(
         &text, "  device     %s: %s, state verified: digest %s sent, %s loaded%s\n", device.name,

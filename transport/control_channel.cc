@@ -46,10 +46,11 @@ std::array<char, kControlPrefaceBytes> ControlPreface() {
   return preface;
 }
 
-std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, uint32_t lane) {
+std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, uint16_t lane,
+                                                uint16_t generation) {
   GODWIT_CHECK(session_id.size() == kSessionIdBytes);
   std::string text = absl::StrCat(kLaneMagic, session_id);
-  AppendBigEndian32(text, lane);
+  AppendBigEndian32(text, uint32_t{generation} << 16 | lane);
   std::array<char, kLanePrefaceBytes> preface;
   std::memcpy(preface.data(), text.data(), preface.size());
   return preface;
@@ -74,7 +75,9 @@ absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes) {
 LaneHello DecodeLanePreface(const std::array<char, kLanePrefaceBytes>& bytes) {
   LaneHello hello;
   hello.session_id.assign(bytes.data() + kLaneMagic.size(), kSessionIdBytes);
-  hello.lane = BigEndian32(bytes.data() + kLaneMagic.size() + kSessionIdBytes);
+  const uint32_t numbers = BigEndian32(bytes.data() + kLaneMagic.size() + kSessionIdBytes);
+  hello.generation = static_cast<uint16_t>(numbers >> 16);
+  hello.lane = static_cast<uint16_t>(numbers);
   return hello;
 }
 

@@ -23,14 +23,16 @@ class ControlMessage;
 
 inline constexpr uint16_t kControlProtocolVersion = 1;
 inline constexpr size_t kControlPrefaceBytes = 8;  // "GODWIT", be16 version
-inline constexpr size_t kLanePrefaceBytes = 28;    // "GODWITLN", session id, be32 lane
+inline constexpr size_t kLanePrefaceBytes = 28;    // "GODWITLN", session id, be16 generation, lane
 inline constexpr size_t kSessionIdBytes = 16;
 inline constexpr size_t kControlMessageBytesMax = 64 * 1024;
 inline constexpr std::chrono::seconds kControlPingInterval{1};
 inline constexpr std::chrono::seconds kControlSilenceMax{8};
 
 std::array<char, kControlPrefaceBytes> ControlPreface();
-std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, uint32_t lane);
+// `generation` counts how often that lane was made before.
+std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, uint16_t lane,
+                                                uint16_t generation);
 // What the first 8 bytes of a connection are. InvalidArgument: a stranger. FailedPrecondition: a
 // peer of another version, both named.
 enum class PrefaceKind { kControl, kLane };
@@ -38,7 +40,8 @@ absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes);
 // REQUIRES: ClassifyPreface said kLane
 struct LaneHello {
   std::string session_id;
-  uint32_t lane = 0;
+  uint16_t lane = 0;
+  uint16_t generation = 0;
 };
 LaneHello DecodeLanePreface(const std::array<char, kLanePrefaceBytes>& bytes);
 

@@ -132,6 +132,9 @@ struct LaneReport {
   std::string transport;  // "tcp" or "verbs"
   uint64_t bytes = 0;     // payload
   uint64_t packets = 0;
+  uint32_t remade = 0;      // source: times that it was made again (over TCP) after it went down
+  uint64_t sent_again = 0;  // source: packets that another lane, or this one before, had already
+  uint64_t duplicates = 0;  // target: packets that had come before
 };
 
 struct SessionReport {
@@ -205,6 +208,8 @@ struct SourceOptions {
   std::optional<std::chrono::nanoseconds> expected_target_step;
   // With the VM stopped: how long the target may load nothing more before all is rolled back.
   std::chrono::milliseconds progress_timeout{60'000};
+  // How long all lanes may be down before the session is rolled back. One that is left is enough.
+  std::chrono::milliseconds reconnect_timeout{30'000};
   // How long a source that has handed over looks for a target that does not answer.
   std::chrono::milliseconds resolve_timeout{60'000};
   VmCallbacks vm;

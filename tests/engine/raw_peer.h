@@ -94,6 +94,14 @@ class RawChannel {
     }
     return "";
   }
+  // Reads on until the peer gives a lane up, or hangs up; its reason. Abort comes back as "".
+  std::string HearLaneDown() {
+    while (const auto message = Receive()) {
+      if (message->has_lane_down()) return message->lane_down().reason();
+      if (message->has_abort()) break;
+    }
+    return "";
+  }
 
  private:
   // As the document asks of both sides.
@@ -147,8 +155,8 @@ struct RawSource {
     message.mutable_lane_setup();
     return message;
   }
-  std::string LanePreface(uint32_t lane) const {
-    return "GODWITLN" + session_id + wire::BigEndian(lane, 4);
+  std::string LanePreface(uint16_t lane, uint16_t generation = 0) const {
+    return "GODWITLN" + session_id + wire::BigEndian(generation, 2) + wire::BigEndian(lane, 2);
   }
 
   bool Greet() {
@@ -168,7 +176,7 @@ struct RawSource {
     channel.Send(Setup());
     for (uint32_t lane = 0; lane < lane_count; ++lane) {
       lanes.push_back(ConnectTo(port));
-      Say(lanes.back().get(), LanePreface(lane));
+      Say(lanes.back().get(), LanePreface(static_cast<uint16_t>(lane)));
     }
     const auto answer = channel.Receive();
     return answer.has_value() && answer->has_lane_setup();

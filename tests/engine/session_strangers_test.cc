@@ -105,7 +105,7 @@ TEST(StrangersTest, OnesThatComeWhileTheLanesDoAreTurnedAwayToo) {
   stranger_says(kRawPreface);
   stranger_says("GODWITLNfedcba9876543210" + wire::BigEndian(0, 4));  // another session's
   stranger_says(source.LanePreface(1));                               // there is only lane 0
-  stranger_says(source.LanePreface(0xffffffff));
+  stranger_says(source.LanePreface(0xffff, 0xffff));
   source.lanes.push_back(ConnectTo(source.port));
   Say(source.lanes[0].get(), source.LanePreface(0));
   const auto ready = source.channel.Receive();

@@ -25,6 +25,7 @@ constexpr uint64_t kSeedsAProcess = 50;
 
 struct Options {
   std::optional<uint64_t> seed;
+  bool tell = false;
   uint64_t first = 1;
   uint64_t seeds = 1000;
   std::map<std::string, Mistake> mistakes{{"none", Mistake::kNone},
@@ -48,6 +49,9 @@ struct Tally {
   uint64_t frame_faults = 0;
   uint64_t packets = 0;
   uint64_t out_of_order = 0;
+  uint64_t remade = 0;
+  uint64_t sent_again = 0;
+  uint64_t duplicates = 0;
   uint64_t turns = 0;
   double simulated_s = 0;
 };
@@ -76,6 +80,9 @@ void Count(const MigrationResult& result, Tally& tally) {
   tally.frame_faults += result.frame_fault ? 1U : 0U;
   tally.packets += result.packets;
   tally.out_of_order += result.out_of_order_packets;
+  tally.remade += result.lanes_remade;
+  tally.sent_again += result.packets_sent_again;
+  tally.duplicates += result.duplicates;
   tally.turns += result.turns;
   tally.simulated_s += std::chrono::duration<double>(result.time).count();
 }
@@ -110,7 +117,7 @@ void Print(const char* name, const MigrationResult& result) {
 }
 
 // One seed, in this process: for a debugger.
-int Replay(uint64_t seed, Mistake mistake) {
+int Replay(uint64_t seed, Mistake mistake, bool tell) {
   std::printf("seed %" PRIu64 "\n%s", seed, Describe(CalmPlanOf(seed)).c_str());
   std::fflush(stdout);
   const MigrationResult calm = Simulate(CalmPlanOf(seed), seed, mistake);
@@ -119,7 +126,7 @@ int Replay(uint64_t seed, Mistake mistake) {
   const MigrationPlan plan = TroubledPlanOf(seed, calm);
   std::printf("%s", Describe(plan).c_str());
   std::fflush(stdout);
-  const MigrationResult result = Simulate(plan, seed, mistake);
+  const MigrationResult result = Simulate(plan, seed, mistake, tell);
   Print("troubled", result);
   ::_exit(result.violation.empty() ? 0 : 1);  // what killed hosts left is not a leak
 }
@@ -163,6 +170,9 @@ int RunAll(const Options& options) {
   std::printf("network: %" PRIu64 " packets, %" PRIu64 " out of order, %" PRIu64
               " connections broken, %" PRIu64 " frames damaged or repeated\n",
               tally.packets, tally.out_of_order, tally.breaks, tally.frame_faults);
+  std::printf("lanes: %" PRIu64 " made again, %" PRIu64 " packets sent again, %" PRIu64
+              " of them had come\n",
+              tally.remade, tally.sent_again, tally.duplicates);
   std::printf("violations: %" PRIu64 "\n", tally.violations + crashes);
   return tally.violations + crashes == 0 ? 0 : 1;
 }
@@ -171,13 +181,15 @@ int Main(int argc, char** argv) {
   Options options;
   CLI::App app("Runs whole migrations on a simulated network and clock, one a seed.");
   app.add_option("--seed", options.seed, "replay this one, in this process");
+  app.add_flag("--tell", options.tell, "with --seed: everything that the sessions tell");
   app.add_option("--first", options.first, "the first of many")->capture_default_str();
   app.add_option("--seeds", options.seeds, "how many")->capture_default_str();
   app.add_option("--mistake", options.mistake, "made on purpose: must be found")
       ->transform(CLI::CheckedTransformer(options.mistakes));
   CLI11_PARSE(app, argc, argv);
   GODWIT_CHECK(::signal(SIGPIPE, SIG_IGN) != SIG_ERR);  // see CheckBrokenPipe() in libc.cc
-  return options.seed.has_value() ? Replay(*options.seed, options.mistake) : RunAll(options);
+  return options.seed.has_value() ? Replay(*options.seed, options.mistake, options.tell)
+                                  : RunAll(options);
 }
 
 }  // namespace

@@ -59,10 +59,15 @@ struct MigrationResult {
   bool pre_copied = false;
   uint64_t out_of_order_packets = 0;
   uint64_t packets = 0;
+  uint64_t lanes_remade = 0;
+  uint64_t packets_sent_again = 0;
+  uint64_t duplicates = 0;  // of them, those that had come before
   int breaks = 0;
   bool frame_fault = false;
   Duration time{0};
-  // When the source stopped its devices, and when it handed over; 0: it did not come to that.
+  // When the source's lanes were there, when it stopped its devices, and when it handed over; 0: it
+  // did not come to that.
+  Duration lanes_up_at{0};
   Duration stopped_at{0};
   Duration committed_at{0};
   uint64_t turns = 0;
@@ -70,7 +75,9 @@ struct MigrationResult {
 };
 
 // Runs it. A run with a killed host leaves what that host had; and one with a violation leaves all.
-MigrationResult Simulate(const MigrationPlan& plan, uint64_t seed, Mistake mistake);
+// With `tell` what the sessions tell their observers goes to stdout.
+MigrationResult Simulate(const MigrationPlan& plan, uint64_t seed, Mistake mistake,
+                         bool tell = false);
 
 // What a seed stands for: nothing goes wrong. It ends with the devices at the target, or gives up
 // where it was told to if pre-copy does not converge.

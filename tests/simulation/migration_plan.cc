@@ -158,9 +158,18 @@ void PickTrouble(Random& random, const MigrationResult& calm, MigrationPlan& pla
             {from, from + Pick(random, std::chrono::milliseconds(1), std::chrono::seconds(30))});
         break;
       }
-      case 5:
+      case 5:  // lanes break in a row, also those that are made again
+        for (uint64_t breaks = random.Between(1, 20); breaks > 0; --breaks) {
+          // (Not before they are up: a session begins with all its lanes or not at all.)
+          plan.deeds.push_back(
+              {Deed::kBreak, host,
+               static_cast<int>(random.Between(1, 3 * uint64_t{plan.source.lanes})),
+               std::max(calm.lanes_up_at, PickMoment(random, calm))});
+        }
+        break;
       case 6:
-        plan.deeds.push_back({Deed::kBreak, host, connection(), PickMoment(random, calm)});
+        plan.deeds.push_back({Deed::kBreak, host, connection(),
+                              std::max(calm.lanes_up_at, PickMoment(random, calm))});
         break;
       default:
         plan.network.frame_fault = random.OneIn(2) ? FrameFault::kDuplicated : FrameFault::kDamaged;

@@ -133,19 +133,26 @@ void Network::Push(Connection& connection, Pipe& pipe, Mark mark, std::string by
 // Follows a lane's framing (docs/wire-format.md: a preface, then each frame behind its length), so
 // that a fault hits a whole frame.
 void Network::PassThroughFaults(Connection& connection, Pipe& pipe, std::string bytes) {
-  if (connection.number == 0 || plan_.frame_fault == FrameFault::kNone || fault_happened_ ||
+  if (connection.is_control || plan_.frame_fault == FrameFault::kNone || fault_happened_ ||
       &pipe != &connection.pipes[0]) {
     return Push(connection, pipe, Mark::kBytes, std::move(bytes));
   }
   for (size_t at = 0; at < bytes.size();) {
     size_t wanted = pipe.frame_bytes;
     if (wanted == 0) {
-      wanted = connection.is_lane ? 4 : kLanePrefaceBytes;
+      wanted = connection.is_lane ? 4 : pipe.frame.size() < 8 ? 8 : kLanePrefaceBytes;
     }
     const size_t take = std::min(wanted - pipe.frame.size(), bytes.size() - at);
     pipe.frame.append(bytes, at, take);
     at += take;
     if (pipe.frame.size() < wanted) continue;
+    if (!connection.is_lane && wanted == 8) {
+      connection.is_control = ClassifyPreface(pipe.frame.data()).value_or(PrefaceKind::kControl) ==
+                              PrefaceKind::kControl;
+      if (!connection.is_control) continue;
+      pipe.frame.append(bytes, at);
+      return Push(connection, pipe, Mark::kBytes, std::exchange(pipe.frame, {}));
+    }
     if (!connection.is_lane) {
       connection.is_lane = true;
       Push(connection, pipe, Mark::kBytes, std::exchange(pipe.frame, {}));

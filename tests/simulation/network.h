@@ -98,7 +98,9 @@ class Network {
     Pipe pipes[2];  // from the side of that number
     bool broken = false;
     bool silent = false;  // a host of it is dead
+    // Where it was looked at, for a fault.
     bool is_lane = false;
+    bool is_control = false;
   };
   struct Endpoint {
     int host = 0;

@@ -89,13 +89,14 @@ TEST_F(RendezvousTest, AControlChannelArrives) {
   EXPECT_STREQ(rest, "and more");  // not a byte more than the preface was taken
 }
 
-TEST_F(RendezvousTest, ALaneArrivesWithItsSessionAndNumber) {
+TEST_F(RendezvousTest, ALaneArrivesWithItsSessionGenerationAndNumber) {
   const UniqueFd peer = ConnectAndSay(kLanePreface + "frame");
   const auto arrival = Next();
   ASSERT_TRUE(arrival.has_value());
   EXPECT_EQ(arrival->kind, PrefaceKind::kLane);
   EXPECT_EQ(arrival->lane.session_id, "0123456789abcdef");
-  EXPECT_EQ(arrival->lane.lane, 0x01020304U);
+  EXPECT_EQ(arrival->lane.generation, 0x0102U);
+  EXPECT_EQ(arrival->lane.lane, 0x0304U);
   char rest[6] = {};
   EXPECT_EQ(::recv(arrival->socket.get(), rest, 5, MSG_WAITALL), 5);
   EXPECT_STREQ(rest, "frame");

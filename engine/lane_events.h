@@ -1,0 +1,43 @@
+// What a worker tells its session's thread about its lanes.
+#ifndef GODWIT_ENGINE_LANE_EVENTS_H_
+#define GODWIT_ENGINE_LANE_EVENTS_H_
+
+#include <absl/base/thread_annotations.h>
+#include <absl/status/status.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+
+namespace godwit {
+
+// A lane went down, or one was made in the place of one that had.
+struct LaneChange {
+  uint32_t lane = 0;
+  uint16_t generation = 0;
+  bool up = false;
+  absl::Status why;  // it went down
+};
+
+// Threads: any. Blocking: never for long. Errors: none.
+class LaneEvents {
+ public:
+  void Add(LaneChange change) {
+    MutexLock lock(mutex_);
+    changes_.push_back(std::move(change));
+  }
+  std::vector<LaneChange> Take() {
+    MutexLock lock(mutex_);
+    return std::exchange(changes_, {});
+  }
+
+ private:
+  Mutex mutex_;
+  std::vector<LaneChange> changes_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_LANE_EVENTS_H_

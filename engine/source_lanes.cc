@@ -1,0 +1,127 @@
+// The source's lanes while they come and go: docs/lanes.md.
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/source_impl.h"
+
+namespace godwit {
+namespace {
+
+// A lane that was up for that long had nothing to do with the trouble before.
+constexpr std::chrono::seconds kTroubleOver{10};
+// A target says at once what it has received, whatever its devices do.
+constexpr std::chrono::seconds kReceiptTimeout{3};
+// Before a lane is made again: nothing the first time, then that, doubling.
+constexpr std::chrono::milliseconds kRemakePause{20};
+constexpr uint32_t kRemakeDoublings = 6;
+
+}  // namespace
+
+// Tells of lanes that went down or came up, and sees to it that they are made again. An error once
+// there has been none for too long.
+absl::Status SourceSession::Impl::FollowLanes() {
+  for (const LaneChange& change : worker_->TakeLaneChanges()) {
+    observer_.OnLane({change.lane, change.up, change.why});
+    LaneLife& life = lane_lives_[change.lane];
+    life.up = change.up;
+    life.generation = change.generation;
+    if (change.up) {
+      ++life.remade;
+      continue;
+    }
+    last_lane_error_ = change.why;
+    GODWIT_RETURN_IF_ERROR(AskForLane(change.lane));
+  }
+  DropSilentLanes();
+  const bool any = std::any_of(lane_lives_.begin(), lane_lives_.end(),
+                               [](const LaneLife& life) { return life.up; });
+  if (any) {
+    no_lanes_since_ = Clock::Duration(0);
+    return absl::OkStatus();
+  }
+  const Clock::Duration now = Clock::Steady().Now();
+  if (no_lanes_since_.count() == 0) {
+    no_lanes_since_ = now;
+    observer_.OnNote(absl::StrCat("no lane is left: making them again for up to ",
+                                  options_.reconnect_timeout.count(), " ms"));
+    GODWIT_RETURN_IF_ERROR(FallBackToTcp());
+  }
+  if (now - no_lanes_since_ <= options_.reconnect_timeout) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      "all ", options_.lanes, " lanes have been down for ", options_.reconnect_timeout.count(),
+      " ms (", last_lane_error_.message(), "): is the network between the two hosts whole?"));
+}
+
+// A lane that swallows what it gets, without an error that would end it: cut off in silence, or
+// with its framing damaged, so that the target waits for the rest of a message that never was.
+void SourceSession::Impl::DropSilentLanes() {
+  const Clock::Duration now = Clock::Steady().Now();
+  for (uint32_t i = 0; i < options_.lanes; ++i) {
+    const Clock::Duration since(
+        worker_->lane_counters(i).waits_since.load(std::memory_order_relaxed));
+    if (!lane_lives_[i].up || since.count() == 0 || now - since < kReceiptTimeout) continue;
+    worker_->DropLane(i, lane_lives_[i].generation,
+                      absl::DeadlineExceededError(
+                          absl::StrCat("the target has receipted nothing on it for ",
+                                       std::chrono::milliseconds(kReceiptTimeout).count(), " ms")));
+  }
+}
+
+absl::Status SourceSession::Impl::AskForLane(uint32_t lane) {
+  LaneLife& life = lane_lives_[lane];
+  // Queue pairs are not made again; when none is left TCP takes their places.
+  if (transport_ == TransportKind::kVerbs && !fell_back_) return absl::OkStatus();
+  if (life.generation == kLaneGenerationMax) return absl::OkStatus();
+  const Clock::Duration now = Clock::Steady().Now();
+  if (now - life.asked_at > kTroubleOver) life.troubles = 0;
+  const Clock::Duration pause =
+      life.troubles == 0 ? Clock::Duration(0)
+                         : kRemakePause * (1 << std::min(life.troubles - 1, kRemakeDoublings));
+  ++life.troubles;
+  life.asked_at = now;
+  if (lane_maker_ == nullptr) {
+    GODWIT_ASSIGN_OR_RETURN(TcpAddress address, ParseTcpAddress(options_.to));
+    GODWIT_ASSIGN_OR_RETURN(
+        lane_maker_, LaneMaker::Make(std::move(address), session_id_,
+                                     [this](size_t made, uint16_t generation, UniqueFd socket) {
+                                       worker_->RemakeLane(made, generation, std::move(socket),
+                                                           absl::StrCat("tcp ", options_.to));
+                                     }));
+  }
+  lane_maker_->Ask(lane, static_cast<uint16_t>(life.generation + 1), pause);
+  return absl::OkStatus();
+}
+
+absl::Status SourceSession::Impl::FallBackToTcp() {
+  if (transport_ != TransportKind::kVerbs || fell_back_) return absl::OkStatus();
+  fell_back_ = true;
+  for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
+    GODWIT_RETURN_IF_ERROR(AskForLane(lane));
+  }
+  return absl::OkStatus();
+}
+
+// What the target says while frames flow. False: it is something else.
+absl::StatusOr<bool> SourceSession::Impl::TakeFlow(const control::ControlMessage& message) {
+  if (message.has_receipts()) {
+    GODWIT_RETURN_IF_ERROR(TakeReceipts(message.receipts()));
+    return true;
+  }
+  if (!message.has_lane_down()) return false;
+  const control::LaneDown& down = message.lane_down();
+  if (down.lane() >= options_.lanes || down.generation() > kLaneGenerationMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the target gives up lane ", down.lane(), ", there is none"));
+  }
+  worker_->DropLane(
+      down.lane(), static_cast<uint16_t>(down.generation()),
+      absl::UnavailableError(absl::StrCat("the target gave it up: ", Printable(down.reason()))));
+  return true;
+}
+
+}  // namespace godwit

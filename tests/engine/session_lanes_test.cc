@@ -1,0 +1,130 @@
+// Goal: lanes die and come back, and nothing that they had is lost or doubled.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/packet.h"
+#include "tests/engine/raw_peer.h"
+#include "tests/engine/right_stream.h"
+#include "tests/engine/session_world.h"
+
+namespace godwit {
+namespace {
+
+using testing::HasSubstr;
+
+// The frames as they go out on a lane that was made `generation` times before.
+std::vector<wire::Frame> OnLaneOf(uint16_t generation, std::vector<wire::Frame> frames) {
+  for (size_t i = 0; i < frames.size(); ++i) {
+    frames[i].lane_sequence = LaneCount(generation, i);
+    frames[i].epoch = generation;
+  }
+  return frames;
+}
+
+std::optional<control::ControlMessage> HearLoaded(RawSource& source) {
+  std::optional<control::ControlMessage> message = source.channel.Receive();
+  while (message.has_value() && (message->has_receipts() || message->has_lane_down())) {
+    message = source.channel.Receive();
+  }
+  return message;
+}
+
+void ExpectLoaded(RawSource& source) {
+  const auto message = HearLoaded(source);
+  ASSERT_TRUE(message.has_value() && message->has_loaded());
+  EXPECT_EQ(message->loaded().devices(0).bytes(), kStreamBytes);
+  EXPECT_TRUE(message->loaded().devices(0).content_verified());
+}
+
+void HandOver(RawSource& source) {
+  control::ControlMessage message;
+  message.mutable_commit();
+  source.channel.Send(message);
+  const auto done = source.channel.Receive();
+  EXPECT_TRUE(done.has_value() && done->has_done());
+  message.mutable_forget();
+  source.channel.Send(message);
+}
+
+struct LanesTest : testing::Test {
+  const Watchdog watchdog{"lanes"};
+  const Devices devices{{kSpec}, DeviceRole::kTarget};
+};
+
+TEST_F(LanesTest, WhatADamagedLaneHadComesAgainOnTheNextOne) {
+  RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
+  RawSource source(target.Port());
+  ASSERT_TRUE(source.OpenLanes());
+  std::vector<wire::Frame> damaged = TheFrames();
+  damaged[1].payload[0] ^= 1;
+  Say(source.lanes[0].get(), OnTheWire(damaged));
+  EXPECT_THAT(source.channel.HearLaneDown(), HasSubstr("CRC"));
+  source.lanes[0] = ConnectTo(source.port);
+  Say(source.lanes[0].get(), source.LanePreface(0, 1) + OnTheWire(OnLaneOf(1, TheFrames())));
+  ExpectLoaded(source);
+  HandOver(source);
+  const SessionReport& report = target.Report();
+  EXPECT_EQ(report.outcome, SessionOutcome::kDone) << report.status;
+  EXPECT_EQ(report.lanes[0].duplicates, 1U);  // the frame before the damaged one
+}
+
+TEST_F(LanesTest, ALaneThatTheSourceMakesAgainReplacesOneThatSeemsToLive) {
+  RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
+  RawSource source(target.Port());
+  ASSERT_TRUE(source.OpenLanes());
+  source.SendFrame(0, TheFrames()[0]);
+  const UniqueFd old_lane = std::move(source.lanes[0]);  // stays open
+  source.lanes[0] = ConnectTo(source.port);
+  Say(source.lanes[0].get(), source.LanePreface(0, 1) + OnTheWire(OnLaneOf(1, TheFrames())));
+  ExpectLoaded(source);
+  HandOver(source);
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
+}
+
+TEST_F(LanesTest, AGreetingThatWasHeardBeforeMakesNoLane) {
+  RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
+  RawSource source(target.Port());
+  ASSERT_TRUE(source.OpenLanes());
+  for (const uint16_t generation : {uint16_t{0}, uint16_t{2}, uint16_t{2}, uint16_t{1}}) {
+    const UniqueFd lane = ConnectTo(source.port);
+    Say(lane.get(), source.LanePreface(0, generation));
+    if (generation == 2) continue;
+    EXPECT_EQ(Hear(lane.get(), 1), "");  // turned away
+  }
+  source.channel.Hang();
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);
+}
+
+TEST_F(LanesTest, AnUnknownLaneOrSessionIsTurnedAwayInMidStream) {
+  RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
+  RawSource source(target.Port());
+  ASSERT_TRUE(source.OpenLanes());
+  const UniqueFd unknown = ConnectTo(source.port);
+  Say(unknown.get(), source.LanePreface(1, 1));
+  EXPECT_EQ(Hear(unknown.get(), 1), "");
+  RawSource other(source.port);
+  other.session_id = "fedcba9876543210";
+  const UniqueFd stranger = ConnectTo(source.port);
+  Say(stranger.get(), other.LanePreface(0, 1));
+  EXPECT_EQ(Hear(stranger.get(), 1), "");
+  Say(source.lanes[0].get(), OnTheWire(TheFrames()));
+  ExpectLoaded(source);
+  HandOver(source);
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
+}
+
+TEST_F(LanesTest, TheSequenceOfTheLaneBeforeIsRefusedOnTheNext) {
+  RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
+  RawSource source(target.Port());
+  ASSERT_TRUE(source.OpenLanes());
+  source.lanes[0] = ConnectTo(source.port);
+  Say(source.lanes[0].get(), source.LanePreface(0, 1) + OnTheWire(TheFrames()));
+  std::string why = source.channel.HearLaneDown();  // of the first lane, which is closed
+  if (why.find("sequence") == std::string::npos) why = source.channel.HearLaneDown();
+  EXPECT_THAT(why, HasSubstr("lane sequence"));
+  source.channel.Hang();
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);
+}
+
+}  // namespace
+}  // namespace godwit
