@@ -19,6 +19,8 @@ constexpr int kTickMs = 100;
 constexpr int kLingerPollMs = 10;
 constexpr std::chrono::milliseconds kPeersReasonWait{300};
 constexpr std::chrono::milliseconds kAbortWait{1000};
+// How long a driver may take with the call that it is in before people are told.
+constexpr std::chrono::milliseconds kBlockedTold{50};
 // Who cancels wants it over: a peer that is too busy to listen finds out by itself.
 constexpr std::chrono::milliseconds kCancelWait{50};
 
@@ -241,6 +243,14 @@ absl::Status SessionBase::PreferPeersReason(absl::Status status) {
     ::poll(&readable, 1, 10);
   }
   return status;
+}
+
+void SessionBase::TellBlocked(size_t device, const BlockedCall& call) {
+  told_blocked_.resize(devices_.size());
+  if (told_blocked_[device] || call.so_far() < kBlockedTold) return;
+  told_blocked_[device] = true;
+  observer_.OnNote(absl::StrCat("waiting for device ", devices_[device]->name(),
+                                " to end a call that can't be interrupted"));
 }
 
 void SessionBase::SendAbort(const absl::Status& why) {

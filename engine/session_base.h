@@ -18,6 +18,7 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/notifier.h"
+#include "engine/blocked_call.h"
 #include "engine/device_steps.h"
 #include "godwit/session.h"
 #include "transport/control.pb.h"
@@ -73,6 +74,8 @@ class SessionBase {
   // The peer's reason if it aborts within a moment, else `status`: when a lane breaks, the reason
   // is often on its way on the control channel.
   absl::Status PreferPeersReason(absl::Status status);
+  // Tells people, once a device, that the session waits for a call of its driver's.
+  void TellBlocked(size_t device, const BlockedCall& call);
   // Tells the peer why, without waiting for it.
   void SendAbort(const absl::Status& why);
   // Waits a moment for the peer to read what was sent last and to close its end.
@@ -102,6 +105,7 @@ class SessionBase {
   void TracePhase(SessionPhase next);
 
   Clock::Duration phase_began_{0};
+  std::vector<bool> told_blocked_;  // by device
   std::atomic<bool> cancelled_{false};
   std::atomic<int> cancel_fd_{-1};  // for Cancel(), which may come before MakeNotifiers()
 };

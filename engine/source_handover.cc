@@ -130,13 +130,30 @@ absl::Status SourceSession::Impl::Reconnect() {
   return absl::OkStatus();
 }
 
+// Not bounded: a driver's read that can't be cancelled lasts as long as it lasts.
+void SourceSession::Impl::StopWorker() {
+  constexpr size_t kThreads = 1;
+  (void)ForEachDevice(
+      kThreads,
+      [this](size_t) {
+        worker_->Stop();
+        return absl::OkStatus();
+      },
+      [this] {
+        KeepAlive();
+        for (size_t i = 0; i < devices_.size(); ++i) TellBlocked(i, worker_->blocked_call(i));
+      });
+}
+
 // Puts every device back to RUNNING, and then the vCPUs.
 absl::Status SourceSession::Impl::RollBack() {
   (void)StopWatches();  // what they have to say is known or no longer matters
-  if (worker_ != nullptr) worker_->Stop();
+  if (worker_ != nullptr) StopWorker();
   if (!left_running_ && !vcpus_stopped_) return absl::OkStatus();
   absl::Status back;
-  if (left_running_) back = PutBackToRunning(devices_, observer_, [this] { KeepAlive(); });
+  if (left_running_) {
+    back = PutBackToRunning(devices_, observer_, device_reports_, [this] { KeepAlive(); });
+  }
   if (back.ok() && vcpus_stopped_ && options_.vm.start_vcpus) {
     back = Annotate(options_.vm.start_vcpus(), "starting the vCPUs again");
   }

@@ -75,6 +75,8 @@ class SourceSession::Impl final : public SessionBase {
   void NoteLateCancel();
   absl::Status Reconnect();
   void ResetChannel();
+  void StopWorker();
+  Clock::Duration BlockedTime(size_t device) const;
   absl::Status RollBack();
 
   absl::Status MoveAll();

@@ -154,7 +154,12 @@ absl::Status SourceSession::Impl::StopWatches() {
         watches_[i]->Stop();
         return watches_[i]->status();
       },
-      [this] { MeanwhileTakeReceipts(); });
+      [this] {
+        MeanwhileTakeReceipts();
+        for (size_t i = 0; i < watches_.size(); ++i) {
+          if (watches_[i] != nullptr) TellBlocked(i, watches_[i]->blocked_call());
+        }
+      });
 }
 
 absl::Status SourceSession::Impl::EndPreCopy() {

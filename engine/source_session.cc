@@ -286,6 +286,16 @@ void SourceSession::Impl::PublishProgress() {
   progress_bytes_.store(bytes, std::memory_order_relaxed);
 }
 
+// First the watch was waited for, then the worker. A watch that was stopped to go on is no part of
+// the session's end.
+Clock::Duration SourceSession::Impl::BlockedTime(size_t device) const {
+  Clock::Duration time{0};
+  if (committed_ || !left_running_) return time;
+  const bool in_pre_copy = watches_[device] != nullptr && !switchover_.has_value();
+  if (in_pre_copy) time += watches_[device]->blocked_call().waited();
+  return time + worker_->blocked_call(device).waited();
+}
+
 void SourceSession::Impl::FillReport(SessionReport& report) const {
   report.peer = options_.to;
   report.devices = device_reports_;
@@ -293,6 +303,7 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
     DeviceReport& device = report.devices[i];
     device.name = devices_[i]->name();
     device.kind = std::string(devices_[i]->kind());
+    device.blocked_time = BlockedTime(i);
     if (worker_ == nullptr) continue;
     device.bytes = worker_->device_counters(i).bytes.load(std::memory_order_relaxed);
     device.packets = worker_->device_counters(i).packets.load(std::memory_order_relaxed);

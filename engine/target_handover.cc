@@ -16,12 +16,6 @@ namespace {
 // Connections whose first message hasn't come yet, and how long each may take with it.
 constexpr size_t kCallersMax = 8;
 constexpr std::chrono::seconds kCallerTimeout{2};
-// How long a loader may take to stop before people are told.
-constexpr std::chrono::milliseconds kWriteWaitTold{50};
-
-int64_t Milliseconds(Clock::Duration duration) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
-}
 
 }  // namespace
 
@@ -206,17 +200,24 @@ absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
   return WithRollBack(std::move(why), rolled_back);
 }
 
+// Not bounded: a driver's call that is under way lasts as long as it lasts.
+void TargetSession::Impl::StopLoaders() {
+  for (auto& loader : loaders_) loader->AskToStop();
+  (void)ForEachDevice(
+      loaders_.size(),
+      [this](size_t i) {
+        loaders_[i]->Stop();
+        return absl::OkStatus();
+      },
+      [this] {
+        KeepAlive();
+        for (size_t i = 0; i < loaders_.size(); ++i) TellBlocked(i, loaders_[i]->blocked_call());
+      });
+}
+
 // Resets every device.
 absl::Status TargetSession::Impl::RollBack() {
-  for (size_t i = 0; i < loaders_.size(); ++i) {
-    const Clock::Duration before = Clock::Steady().Now();
-    loaders_[i]->Stop();
-    const Clock::Duration waited = Clock::Steady().Now() - before;
-    if (waited < kWriteWaitTold) continue;
-    observer_.OnNote(absl::StrCat("waited ", Milliseconds(waited), " ms for device ",
-                                  devices_[i]->name(),
-                                  " to end a write or state change that can't be interrupted"));
-  }
+  StopLoaders();
   if (worker_ != nullptr) worker_->Stop();
   streams_.clear();
   if (!resuming_) return absl::OkStatus();

@@ -63,6 +63,7 @@ class TargetSession::Impl final : public SessionBase {
   absl::Status RunHere();
   void Answer(const control::ControlMessage& outcome);
   absl::Status EndWithoutDevices(absl::Status why);
+  void StopLoaders();
   absl::Status RollBack();
 
   absl::Status MoveAll();

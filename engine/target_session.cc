@@ -195,6 +195,7 @@ void TargetSession::Impl::FillReport(SessionReport& report) const {
     device.name = devices_[i]->name();
     device.kind = std::string(devices_[i]->kind());
     if (i < loaders_.size()) {
+      device.blocked_time = loaders_[i]->blocked_call().waited();
       device.bytes = loaders_[i]->loaded_bytes();
       device.packets = windows_[i]->loaded_packets();
       device.out_of_order_packets = windows_[i]->out_of_order_packets();
