@@ -253,7 +253,7 @@ void SessionBase::TellBlocked(size_t device, const BlockedCall& call) {
                                 " to end a call that can't be interrupted"));
 }
 
-void SessionBase::SendAbort(const absl::Status& why) {
+void SessionBase::SendAbort(const absl::Status& why, bool last) {
   if (channel_ == nullptr) return;
   if (peer_gave_up_) {  // it waits until it sees that we have read its Abort
     ::shutdown(channel_->fd(), SHUT_WR);
@@ -262,6 +262,7 @@ void SessionBase::SendAbort(const absl::Status& why) {
   control::ControlMessage message;
   message.mutable_abort()->set_reason(Printable(why.message()));
   (void)channel_->Send(message);  // a peer that is gone needs no reason
+  if (last && !channel_->wants_write()) ::shutdown(channel_->fd(), SHUT_WR);
 }
 
 void SessionBase::Linger() {

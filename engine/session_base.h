@@ -76,8 +76,9 @@ class SessionBase {
   absl::Status PreferPeersReason(absl::Status status);
   // Tells people, once a device, that the session waits for a call of its driver's.
   void TellBlocked(size_t device, const BlockedCall& call);
-  // Tells the peer why, without waiting for it.
-  void SendAbort(const absl::Status& why);
+  // Tells the peer why, without waiting for it. `last`: nothing will follow, so that the peer need
+  // not wait for us either, whatever we still have to do.
+  void SendAbort(const absl::Status& why, bool last);
   // Waits a moment for the peer to read what was sent last and to close its end.
   void Linger();
 

@@ -212,7 +212,7 @@ SessionReport SourceSession::Impl::Run() {
                       "stopped here: look at the target before you resume either side");
   } else {
     // The devices come first: whatever the peer may still have to say, a VM waits for them.
-    if (!committed_) SendAbort(status);
+    if (!committed_) SendAbort(status, /*last=*/true);
     const absl::Status rolled_back = RollBack();
     if (committed_) SendForget();
     status = WithRollBack(committed_ ? status : PreferPeersReason(status), rolled_back);

@@ -176,7 +176,7 @@ void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
 // The devices will not run here: puts them back and says so to whoever has to know.
 absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
   // Before Commit the source is told first: its VM waits.
-  if (!committed_) SendAbort(why);
+  if (!committed_) SendAbort(why, /*last=*/!promised_);
   const absl::Status rolled_back = RollBack();
   if (committed_ && !rolled_back.ok()) {
     // What is not reset may run: nothing may be promised to the source, which stays stopped.

@@ -69,6 +69,7 @@ class ShutGateTest : public testing::Test {
 TEST_F(ShutGateTest, ACancelledTargetWaitsForItsWriteAndSaysHowLong) {
   target_.session().Cancel();
   const SessionReport source = ended_.get_future().get();  // while the gate is shut
+  EXPECT_LT(source.duration, kShortestTimeout);
   EXPECT_THAT(std::string(source.status.message()), HasSubstr("gave up: cancelled"));
   EXPECT_NE(target_.observer().phase(), SessionPhase::kFinished);
   const Clock::Duration waited = UnblockAfterTheNote(target_.observer(), [this] { gate_.Open(); });
@@ -81,6 +82,7 @@ TEST_F(ShutGateTest, ACancelledTargetWaitsForItsWriteAndSaysHowLong) {
 TEST_F(ShutGateTest, ACancelledSourceDoesNotWaitForTheTargetsWrite) {
   source_->Cancel();
   const SessionReport source = ended_.get_future().get();  // while the gate is shut
+  EXPECT_LT(source.duration, kShortestTimeout);
   EXPECT_TRUE(absl::IsCancelled(source.status)) << source.status;
   const Clock::Duration waited = UnblockAfterTheNote(target_.observer(), [this] { gate_.Open(); });
   EXPECT_GE(target_.Report().devices[0].blocked_time, waited);
@@ -134,6 +136,7 @@ TEST(SlowDeviceTest, ACancelledSourceWaitsForItsDriversAnswerAndSaysHowLong) {
   source.Cancel();
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);  // while the driver is at it
   EXPECT_EQ(target.Report().devices[0].blocked_time.count(), 0);
+  EXPECT_LT(target.Report().duration, kShortestTimeout);
   const Clock::Duration waited = UnblockAfterTheNote(observer, [&] { slow.Open(); });
   const SessionReport report = ended.get_future().get();
   EXPECT_TRUE(absl::IsCancelled(report.status)) << report.status;
