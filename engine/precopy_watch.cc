@@ -147,7 +147,7 @@ absl::Status PrecopyWatch::Ask(bool dry) {
 
   {
     MutexLock lock(mutex_);
-    iteration.number = ++estimate_.asked;
+    iteration.number = estimate_.asked++;  // the first time that it is asked ends no round
     estimate_.initial_bytes = info->initial_bytes;
     estimate_.dirty_bytes = info->dirty_bytes;
     estimate_.stop_copy_bytes.reset();
