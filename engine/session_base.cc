@@ -168,7 +168,8 @@ void SessionBase::SetPhase(SessionPhase phase) {
 
 absl::Status SessionBase::WaitForEvents(const std::vector<pollfd>& more) {
   const absl::Status waited = WaitForNews(more);
-  return cancelled() ? absl::CancelledError("cancelled") : waited;
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
+  return waited;
 }
 
 absl::Status SessionBase::WaitForNews(const std::vector<pollfd>& more) {
@@ -217,6 +218,7 @@ absl::StatusOr<control::ControlMessage> SessionBase::Await(
     control::ControlMessage::MessageCase wanted, const char* name) {
   const Clock::Duration deadline = Clock::Steady().Now() + answer_timeout_;
   while (Clock::Steady().Now() < deadline) {
+    GODWIT_RETURN_IF_ERROR(Annotate(CheckCancelled(), absl::StrCat("waiting for ", name)));
     GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
     if (message.has_value()) {
       if (message->message_case() == wanted) return *std::move(message);

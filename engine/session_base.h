@@ -45,6 +45,10 @@ class SessionBase {
   absl::Status MakeNotifiers();
   void SetPhase(SessionPhase phase);
   bool cancelled() const { return cancelled_.load(); }
+  // Before a step that a session which is cancelled need not begin.
+  absl::Status CheckCancelled() const {
+    return cancelled() ? absl::CancelledError("cancelled") : absl::OkStatus();
+  }
   Notifier& events() { return *events_; }
 
   // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick

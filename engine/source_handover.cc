@@ -24,6 +24,7 @@ constexpr std::chrono::milliseconds kReconnectPause{200};
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   worker_->Stop();
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(CheckStillStopped(devices_, [this] { KeepAlive(); }));
   const absl::Status stopped = SetStates(
       devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }, &steps_);
@@ -35,7 +36,7 @@ absl::Status SourceSession::Impl::HandOver() {
     if (!early.has_value()) break;
     if (!early->has_receipts()) return OutOfTurn(*early);
   }
-  if (cancelled()) return absl::CancelledError("cancelled");
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   // From here on the target may run: the source never resumes by itself.
   committed_ = true;
   const Clock::Duration deadline = Clock::Steady().Now() + options_.resolve_timeout;

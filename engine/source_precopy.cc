@@ -34,6 +34,7 @@ absl::Status SourceSession::Impl::PreCopy() {
   if (!options_.pre_copy || !any) return absl::OkStatus();
   SetPhase(SessionPhase::kPreCopying);
   precopy_at_ = Clock::Steady().Now();
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(BeginPreCopy());
   SwitchoverVerdict verdict;
   while (verdict.decision == SwitchoverDecision::kGoOn) {
@@ -41,7 +42,7 @@ absl::Status SourceSession::Impl::PreCopy() {
     if (message.has_value()) {
       if (!message->has_receipts()) return OutOfTurn(*message);
       GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
-      if (cancelled()) return absl::CancelledError("cancelled");
+      GODWIT_RETURN_IF_ERROR(CheckCancelled());
       continue;
     }
     if (worker_->failed()) return worker_->status();
@@ -163,6 +164,7 @@ absl::Status SourceSession::Impl::StopWatches() {
 }
 
 absl::Status SourceSession::Impl::EndPreCopy() {
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(StopWatches());
   worker_->HoldReads();
   while (!worker_->reads_held()) {

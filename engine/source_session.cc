@@ -24,17 +24,20 @@ absl::Status SourceSession::Impl::StopDevices() {
   const auto meanwhile = [this] { MeanwhileTakeReceipts(); };
   control::ControlMessage message;
   message.mutable_stopping();
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
   stopped_at_ = Clock::Steady().Now();
   if (options_.vm.stop_vcpus) {
     vcpus_stopped_ = true;
     GODWIT_RETURN_IF_ERROR(Annotate(options_.vm.stop_vcpus(), "stopping the vCPUs"));
   }
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   left_running_ = true;
   if (devices_.size() > 1) {
     const absl::Status quiet = Quiesce(devices_, meanwhile, &steps_);
     TellSteps();
     GODWIT_RETURN_IF_ERROR(quiet);
+    GODWIT_RETURN_IF_ERROR(CheckCancelled());
   }
   stop_copy_at_ = Clock::Steady().Now();
   const absl::Status stopped = ForEachDevice(
@@ -88,7 +91,7 @@ absl::Status SourceSession::Impl::Stream() {
         case control::ControlMessage::kReceipts:
           GODWIT_RETURN_IF_ERROR(TakeReceipts(message->receipts()));
           // A target that sends nothing else must not keep us from hearing of a Cancel().
-          if (cancelled()) return absl::CancelledError("cancelled");
+          GODWIT_RETURN_IF_ERROR(CheckCancelled());
           continue;
         case control::ControlMessage::kLoaded:
           return TakeLoaded(message->loaded());

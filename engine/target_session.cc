@@ -31,6 +31,7 @@ absl::Status TargetSession::Impl::Load() {
   PublishProgress();
   if (phase_ != SessionPhase::kStreaming) SetPhase(SessionPhase::kStreaming);  // before it was told
   GODWIT_RETURN_IF_ERROR(SendReceipts());
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());  // the last moment that needs no answer of the source's
   return SendLoaded();
 }
 
