@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "tests/engine/gate_device.h"
 #include "tests/engine/session_world.h"
+#include "tests/engine/wrapped_device.h"
 
 namespace godwit {
 namespace {
@@ -90,60 +91,35 @@ TEST_F(ShutGateTest, ACancelledSourceDoesNotWaitForTheTargetsWrite) {
   ExpectBothRolledBack(source);
 }
 
-// All of a soft device, but that a test may hold up its answers.
-class SlowToAnswer final : public Device {
- public:
-  SlowToAnswer()
-      : owned_({"soft:profile=mlx5,dirty=64MiB,size=1MiB,seed=1"}, DeviceRole::kSource) {}
-
-  void Shut() { shut_ = true; }
-  void Open() { shut_ = false; }
-  bool asked() const { return asked_; }  // while it was shut
-
-  const std::string& name() const override { return soft().name(); }
-  absl::string_view kind() const override { return soft().kind(); }
-  MigrationFlags flags() const override { return soft().flags(); }
-  absl::StatusOr<DeviceState> State() override { return soft().State(); }
-  absl::StatusOr<UniqueFd> SetState(DeviceState wanted) override { return soft().SetState(wanted); }
-  absl::Status Reset() override { return soft().Reset(); }
-  absl::StatusOr<uint64_t> StopCopyBytes() override { return soft().StopCopyBytes(); }
-  absl::StatusOr<PrecopyInfo> GetPrecopyInfo(int data_fd) override {
-    for (; shut_; std::this_thread::sleep_for(std::chrono::milliseconds(1))) asked_ = true;
-    return soft().GetPrecopyInfo(data_fd);
-  }
-  absl::StatusOr<std::string> SaveConfig() override { return soft().SaveConfig(); }
-  absl::Status LoadConfig(absl::string_view config) override { return soft().LoadConfig(config); }
-
- private:
-  Device& soft() const { return *owned_.pointers()[0]; }
-
-  const Devices owned_;
-  std::atomic<bool> shut_{false};
-  std::atomic<bool> asked_{false};
-};
-
 TEST(SlowDeviceTest, ACancelledSourceWaitsForItsDriversAnswerAndSaysHowLong) {
   const Watchdog watchdog("a driver that is slow to answer");
-  SlowToAnswer slow;
-  slow.Shut();
-  const Devices devices({"soft:profile=mlx5,size=1MiB,seed=1"}, DeviceRole::kTarget);
-  RunningTarget target(devices.pointers());
+  const Devices source_devices({"soft:profile=mlx5,dirty=64MiB,size=1MiB,seed=1"},
+                               DeviceRole::kSource);
+  const Devices target_devices({"soft:profile=mlx5,size=1MiB,seed=1"}, DeviceRole::kTarget);
+  std::atomic<bool> asked{false};
+  std::atomic<bool> may_answer{false};
+  WrappedDevice slow(*source_devices.pointers()[0]);
+  slow.before_precopy_info = [&] {
+    asked = true;
+    WaitUntil([&] { return may_answer.load(); });
+  };
+  RunningTarget target(target_devices.pointers());
   RecordingObserver observer;
   SourceSession source(SourceOptionsFor(target.Port()), {&slow}, observer);
   std::promise<SessionReport> ended;
   source.Start([&](const SessionReport& report) { ended.set_value(report); });
-  WaitUntil([&] { return slow.asked(); });
+  WaitUntil([&] { return asked.load(); });
   source.Cancel();
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);  // while the driver is at it
   EXPECT_EQ(target.Report().devices[0].blocked_time.count(), 0);
   EXPECT_LT(target.Report().duration, kShortestTimeout);
-  const Clock::Duration waited = UnblockAfterTheNote(observer, [&] { slow.Open(); });
+  const Clock::Duration waited = UnblockAfterTheNote(observer, [&] { may_answer = true; });
   const SessionReport report = ended.get_future().get();
   EXPECT_TRUE(absl::IsCancelled(report.status)) << report.status;
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
   EXPECT_GE(report.devices[0].blocked_time, waited);
   EXPECT_FALSE(report.devices[0].state_lost);
-  EXPECT_EQ(slow.State().value(), DeviceState::kRunning);
+  source_devices.ExpectAllIn(DeviceState::kRunning);
 }
 
 TEST(StateLostTest, IsSaidOfTheDeviceThatHadToBeResetAndOfNoOther) {
