@@ -194,6 +194,7 @@ absl::Status LoadSession::Impl::LoadAll() {
 }
 
 absl::Status LoadSession::Impl::RollBack() {
+  for (auto& loader : loaders_) loader->AskToStop();
   for (auto& loader : loaders_) loader->Stop();
   streams_.clear();
   if (!resuming_) return absl::OkStatus();
@@ -228,6 +229,7 @@ void LoadSession::Impl::FillReport(SessionReport& report) const {
     device.name = devices_[i]->name();
     device.kind = std::string(devices_[i]->kind());
     if (i >= loaders_.size()) continue;
+    device.blocked_time = loaders_[i]->blocked_call().waited();
     device.bytes = loaders_[i]->loaded_bytes();
     device.packets = windows_[i]->loaded_packets();
     if (loaders_[i]->phase() == Loader::Phase::kLoaded) {

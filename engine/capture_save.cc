@@ -158,11 +158,15 @@ absl::Status SaveSession::Impl::WritePacket(Packet packet) {
 
 // Not bounded where a driver's read can't be cancelled: its buffer can't be freed before.
 void SaveSession::Impl::StopReading() {
-  for (const auto& reader : readers_) {
-    while (!reader->idle()) {
-      reader->Cancel();  // a chain goes read by read
+  const Clock::Duration began = Clock::Steady().Now();
+  for (size_t i = 0; i < readers_.size(); ++i) {
+    StateReader& reader = *readers_[i];
+    if (reader.idle()) continue;
+    while (!reader.idle()) {
+      reader.Cancel();  // a chain goes read by read
       ring_->Wait(kTearDownPoll);
     }
+    device_reports_[i].blocked_time = Clock::Steady().Now() - began;
   }
   readers_.clear();  // closes the data_fds
   streams_.clear();
@@ -213,7 +217,7 @@ absl::Status SaveSession::Impl::RollBack() {
   StopReading();
   writer_.reset();  // removes what is not whole
   if (!left_running_) return absl::OkStatus();
-  return PutBackToRunning(devices_, observer_, [] {});
+  return PutBackToRunning(devices_, observer_, device_reports_, [] {});
 }
 
 SessionReport SaveSession::Impl::Run() {

@@ -180,6 +180,7 @@ absl::Status CheckStillStopped(const std::vector<Device*>& devices,
 }
 
 absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
+                              std::vector<DeviceReport>& reports,
                               const std::function<void()>& meanwhile) {
   // Together, as they were stopped: one that runs must not write into one that has not stopped
   // being quiet. What fails here is found again by the next step.
@@ -214,10 +215,11 @@ absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserv
       },
       meanwhile);
   absl::Status lost;
-  for (const std::string& note : notes) {
-    if (note.empty()) continue;
-    observer.OnNote(note);
-    if (lost.ok()) lost = absl::DataLossError(note);
+  for (size_t i = 0; i < notes.size(); ++i) {
+    if (notes[i].empty()) continue;
+    reports[i].state_lost = true;
+    observer.OnNote(notes[i]);
+    if (lost.ok()) lost = absl::DataLossError(notes[i]);
   }
   return back.ok() ? lost : back;
 }

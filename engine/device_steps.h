@@ -72,8 +72,10 @@ absl::Status CheckStillStopped(const std::vector<Device*>& devices,
                                const std::function<void()>& meanwhile);
 
 // After a failure: every device to RUNNING, and where one refuses, by a reset, of which the
-// observer is told. DataLoss: all run, but that lost a device's state.
+// observer is told and which its report (one a device) says. DataLoss: all run, but that lost a
+// device's state.
 absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
+                              std::vector<DeviceReport>& reports,
                               const std::function<void()>& meanwhile);
 // After a failed load: every device is reset.
 absl::Status ResetAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <optional>
 #include <utility>
@@ -18,8 +19,15 @@
 namespace godwit {
 namespace {
 
-// How often a write to a full non-blocking fd looks whether it is still wanted.
+// How often a write to a full non-blocking fd looks whether it is still wanted, should nothing wake
+// it.
 constexpr int kFullFdPollMs = 100;
+
+std::optional<Notifier> NotifierIfAny() {
+  absl::StatusOr<Notifier> notifier = Notifier::Create();
+  if (!notifier.ok()) return std::nullopt;
+  return *std::move(notifier);
+}
 
 }  // namespace
 
@@ -30,7 +38,8 @@ Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t
       packets_a_receipt_(std::max<uint32_t>(1, window_packets / 8)),
       progress_(progress),
       check_(std::move(check)),
-      data_fd_(std::move(data_fd)) {}
+      data_fd_(std::move(data_fd)),
+      stop_(NotifierIfAny()) {}
 
 Loader::~Loader() { Stop(); }
 
@@ -38,9 +47,15 @@ void Loader::Start() {
   thread_ = std::thread([this] { Run(); });
 }
 
-void Loader::Stop() {
+void Loader::AskToStop() {
+  blocked_call_.StopAsked();
   stopped_.store(true, std::memory_order_relaxed);
+  if (stop_.has_value()) stop_->Notify();
   window_.Stop();
+}
+
+void Loader::Stop() {
+  AskToStop();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -114,15 +129,17 @@ absl::Status Loader::Check(const absl::Status& checked) const {
 absl::Status Loader::Write(absl::Span<const std::byte> bytes) {
   const size_t total = bytes.size();
   while (!bytes.empty()) {
-    const ssize_t written = ::write(data_fd_.get(), bytes.data(), bytes.size());
+    const ssize_t written =
+        blocked_call_.Around([&] { return ::write(data_fd_.get(), bytes.data(), bytes.size()); });
     if (written > 0) {
       bytes.remove_prefix(static_cast<size_t>(written));
       continue;
     }
     if (written < 0 && errno == EINTR) continue;
     if (written < 0 && errno == EAGAIN) {
-      pollfd writable = {data_fd_.get(), POLLOUT, 0};
-      ::poll(&writable, 1, kFullFdPollMs);
+      std::array<pollfd, 2> fds = {
+          {{data_fd_.get(), POLLOUT, 0}, {stop_.has_value() ? stop_->fd() : -1, POLLIN, 0}}};
+      ::poll(fds.data(), fds.size(), kFullFdPollMs);
       if (stopped_.load(std::memory_order_relaxed)) {
         return absl::CancelledError("loading was stopped");
       }
@@ -152,13 +169,15 @@ absl::Status Loader::Finish(const Packet& config) {
                                             " and has lost the state that it was given"));
   }
   if (check_ != nullptr) GODWIT_RETURN_IF_ERROR(Check(check_->End()));
-  auto stopped = device_.SetState(DeviceState::kStop);
+  auto stopped = blocked_call_.Around([&] { return device_.SetState(DeviceState::kStop); });
   if (!stopped.ok()) {
     return Annotate(stopped.status(), absl::StrCat("device ", device_.name(),
                                                    ": it refused the state that it was given"));
   }
   data_fd_.Reset();
-  return Annotate(load_config_ ? load_config_(*content) : device_.LoadConfig(*content),
+  const absl::Status loaded = blocked_call_.Around(
+      [&] { return load_config_ ? load_config_(*content) : device_.LoadConfig(*content); });
+  return Annotate(loaded,
                   absl::StrCat("device ", device_.name(), ": loading its configuration failed"));
 }
 

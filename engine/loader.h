@@ -9,11 +9,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/notifier.h"
+#include "engine/blocked_call.h"
 #include "engine/reorder_window.h"
 #include "godwit/device.h"
 #include "godwit/statistics.h"
@@ -26,10 +28,10 @@ namespace godwit {
 // packet, takes the device from RESUMING to STOP (where drivers validate), applies the config.
 //
 // Ownership: owns the data_fd, the check and the thread; borrows device, window and notifier.
-// Threads:   Start(), Stop() and the destructor from one thread; the rest from any. While it runs
-//            nobody else calls the device's methods. Lock order: window lock → device lock; the
-//            window lock is never held across a write.
-// Blocking:  Stop() waits for a write or state change that is under way.
+// Threads:   Start(), AskToStop(), Stop() and the destructor one at a time; the rest from any.
+//            While it runs nobody else calls the device's methods. Lock order: window lock → device
+//            lock; the window lock is never held across a write.
+// Blocking:  Stop() waits for a write or state change that is under way; AskToStop() does not.
 // Errors:    the first is final. The device is then still in RESUMING, STOP or ERROR: reset it.
 class Loader {
  public:
@@ -55,11 +57,14 @@ class Loader {
   }
 
   void Start();
+  void AskToStop();
   void Stop();
 
   Phase phase() const { return phase_.load(std::memory_order_acquire); }
   // REQUIRES: phase() == kFailed
   const absl::Status& status() const { return status_; }
+  // What Stop() has to wait for.
+  const BlockedCall& blocked_call() const { return blocked_call_; }
   // In write(2) to the device.
   Clock::Duration write_time() const {
     return Clock::Duration(write_ns_.load(std::memory_order_relaxed));
@@ -90,7 +95,9 @@ class Loader {
   uint32_t stream_crc_ = 0;
   absl::Status status_;
 
-  std::atomic<bool> stopped_{false};       // ends a wait for a full fd; relaxed, joined after
+  std::atomic<bool> stopped_{false};    // ends a wait for a full fd; relaxed, joined after
+  const std::optional<Notifier> stop_;  // the same, at once; none where there was no fd for it
+  BlockedCall blocked_call_;
   std::atomic<uint64_t> loaded_bytes_{0};  // a statistic: relaxed
   std::atomic<int64_t> write_ns_{0};       // the same
   // Release by the loader, acquire by phase(): makes status_ and stream_crc_ readable.

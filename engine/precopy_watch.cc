@@ -70,6 +70,7 @@ void PrecopyWatch::Start() {
 }
 
 void PrecopyWatch::Stop() {
+  blocked_call_.StopAsked();
   stop_.store(true, std::memory_order_relaxed);
   wake_.Notify();
   if (thread_.joinable()) thread_.join();
@@ -124,11 +125,13 @@ absl::Status PrecopyWatch::Watch() {
 
 // The stream is dry or not yet begun, so nothing is read meanwhile.
 absl::Status PrecopyWatch::Ask(bool dry) {
-  absl::StatusOr<PrecopyInfo> info = device_.GetPrecopyInfo(fd_.get());
+  absl::StatusOr<PrecopyInfo> info =
+      blocked_call_.Around([this] { return device_.GetPrecopyInfo(fd_.get()); });
   if (absl::IsUnimplemented(info.status())) info = PrecopyInfo{};
   if (!info.ok()) return info.status();
   // Second, since the first can make data that is then to be read as well.
-  const absl::StatusOr<uint64_t> stop_copy_bytes = device_.StopCopyBytes();
+  const absl::StatusOr<uint64_t> stop_copy_bytes =
+      blocked_call_.Around([this] { return device_.StopCopyBytes(); });
   const Clock::Duration asked_before = std::exchange(asked_at_, Clock::Steady().Now());
 
   const SourceWorker::DeviceCounters& counters = worker_.device_counters(index_);
@@ -144,7 +147,7 @@ absl::Status PrecopyWatch::Ask(bool dry) {
 
   {
     MutexLock lock(mutex_);
-    iteration.number = ++estimate_.asked;
+    iteration.number = estimate_.asked++;  // the first time that it is asked ends no round
     estimate_.initial_bytes = info->initial_bytes;
     estimate_.dirty_bytes = info->dirty_bytes;
     estimate_.stop_copy_bytes.reset();

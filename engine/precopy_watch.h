@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/notifier.h"
+#include "engine/blocked_call.h"
 #include "engine/source_worker.h"
 #include "godwit/device.h"
 #include "godwit/session.h"
@@ -71,6 +72,8 @@ class PrecopyWatch {
   void Start();
   void Stop();
 
+  // What Stop() has to wait for.
+  const BlockedCall& blocked_call() const { return blocked_call_; }
   absl::Status status() const;
   PrecopyEstimate estimate() const;
   // The iterations since the last call of this function, at most kIterationsMax of them.
@@ -106,6 +109,7 @@ class PrecopyWatch {
   uint64_t iteration_read_bytes_ = 0;
 
   std::atomic<bool> stop_{false};  // relaxed: the notifier orders it
+  BlockedCall blocked_call_;
   mutable Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   PrecopyEstimate estimate_ ABSL_GUARDED_BY(mutex_);

@@ -19,6 +19,8 @@ constexpr int kTickMs = 100;
 constexpr int kLingerPollMs = 10;
 constexpr std::chrono::milliseconds kPeersReasonWait{300};
 constexpr std::chrono::milliseconds kAbortWait{1000};
+// How long a driver may take with the call that it is in before people are told.
+constexpr std::chrono::milliseconds kBlockedTold{50};
 // Who cancels wants it over: a peer that is too busy to listen finds out by itself.
 constexpr std::chrono::milliseconds kCancelWait{50};
 
@@ -166,7 +168,8 @@ void SessionBase::SetPhase(SessionPhase phase) {
 
 absl::Status SessionBase::WaitForEvents(const std::vector<pollfd>& more) {
   const absl::Status waited = WaitForNews(more);
-  return cancelled() ? absl::CancelledError("cancelled") : waited;
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
+  return waited;
 }
 
 absl::Status SessionBase::WaitForNews(const std::vector<pollfd>& more) {
@@ -215,6 +218,7 @@ absl::StatusOr<control::ControlMessage> SessionBase::Await(
     control::ControlMessage::MessageCase wanted, const char* name) {
   const Clock::Duration deadline = Clock::Steady().Now() + answer_timeout_;
   while (Clock::Steady().Now() < deadline) {
+    GODWIT_RETURN_IF_ERROR(Annotate(CheckCancelled(), absl::StrCat("waiting for ", name)));
     GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
     if (message.has_value()) {
       if (message->message_case() == wanted) return *std::move(message);
@@ -243,7 +247,15 @@ absl::Status SessionBase::PreferPeersReason(absl::Status status) {
   return status;
 }
 
-void SessionBase::SendAbort(const absl::Status& why) {
+void SessionBase::TellBlocked(size_t device, const BlockedCall& call) {
+  told_blocked_.resize(devices_.size());
+  if (told_blocked_[device] || call.so_far() < kBlockedTold) return;
+  told_blocked_[device] = true;
+  observer_.OnNote(absl::StrCat("waiting for device ", devices_[device]->name(),
+                                " to end a call that can't be interrupted"));
+}
+
+void SessionBase::SendAbort(const absl::Status& why, bool last) {
   if (channel_ == nullptr) return;
   if (peer_gave_up_) {  // it waits until it sees that we have read its Abort
     ::shutdown(channel_->fd(), SHUT_WR);
@@ -252,6 +264,7 @@ void SessionBase::SendAbort(const absl::Status& why) {
   control::ControlMessage message;
   message.mutable_abort()->set_reason(Printable(why.message()));
   (void)channel_->Send(message);  // a peer that is gone needs no reason
+  if (last && !channel_->wants_write()) ::shutdown(channel_->fd(), SHUT_WR);
 }
 
 void SessionBase::Linger() {

@@ -18,6 +18,7 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/notifier.h"
+#include "engine/blocked_call.h"
 #include "engine/device_steps.h"
 #include "godwit/session.h"
 #include "transport/control.pb.h"
@@ -44,6 +45,10 @@ class SessionBase {
   absl::Status MakeNotifiers();
   void SetPhase(SessionPhase phase);
   bool cancelled() const { return cancelled_.load(); }
+  // Before a step that a session which is cancelled need not begin.
+  absl::Status CheckCancelled() const {
+    return cancelled() ? absl::CancelledError("cancelled") : absl::OkStatus();
+  }
   Notifier& events() { return *events_; }
 
   // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick
@@ -73,8 +78,11 @@ class SessionBase {
   // The peer's reason if it aborts within a moment, else `status`: when a lane breaks, the reason
   // is often on its way on the control channel.
   absl::Status PreferPeersReason(absl::Status status);
-  // Tells the peer why, without waiting for it.
-  void SendAbort(const absl::Status& why);
+  // Tells people, once a device, that the session waits for a call of its driver's.
+  void TellBlocked(size_t device, const BlockedCall& call);
+  // Tells the peer why, without waiting for it. `last`: nothing will follow, so that the peer need
+  // not wait for us either, whatever we still have to do.
+  void SendAbort(const absl::Status& why, bool last);
   // Waits a moment for the peer to read what was sent last and to close its end.
   void Linger();
 
@@ -102,6 +110,7 @@ class SessionBase {
   void TracePhase(SessionPhase next);
 
   Clock::Duration phase_began_{0};
+  std::vector<bool> told_blocked_;  // by device
   std::atomic<bool> cancelled_{false};
   std::atomic<int> cancel_fd_{-1};  // for Cancel(), which may come before MakeNotifiers()
 };

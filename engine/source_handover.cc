@@ -24,6 +24,7 @@ constexpr std::chrono::milliseconds kReconnectPause{200};
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   StopWorker();
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(CheckStillStopped(devices_, [this] { KeepAlive(); }));
   const absl::Status stopped = SetStates(
       devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }, &steps_);
@@ -35,7 +36,7 @@ absl::Status SourceSession::Impl::HandOver() {
     if (!early.has_value()) break;
     if (!early->has_receipts() && !early->has_lane_down()) return OutOfTurn(*early);
   }
-  if (cancelled()) return absl::CancelledError("cancelled");
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   // From here on the target may run: the source never resumes by itself.
   committed_ = true;
   const Clock::Duration deadline = Clock::Steady().Now() + options_.resolve_timeout;
@@ -130,13 +131,31 @@ absl::Status SourceSession::Impl::Reconnect() {
   return absl::OkStatus();
 }
 
+// Not bounded: a driver's read that can't be cancelled lasts as long as it lasts.
+void SourceSession::Impl::StopWorkerAndTell() {
+  lane_maker_.reset();
+  constexpr size_t kThreads = 1;
+  (void)ForEachDevice(
+      kThreads,
+      [this](size_t) {
+        worker_->Stop();
+        return absl::OkStatus();
+      },
+      [this] {
+        KeepAlive();
+        for (size_t i = 0; i < devices_.size(); ++i) TellBlocked(i, worker_->blocked_call(i));
+      });
+}
+
 // Puts every device back to RUNNING, and then the vCPUs.
 absl::Status SourceSession::Impl::RollBack() {
   (void)StopWatches();  // what they have to say is known or no longer matters
-  StopWorker();
+  if (worker_ != nullptr) StopWorkerAndTell();
   if (!left_running_ && !vcpus_stopped_) return absl::OkStatus();
   absl::Status back;
-  if (left_running_) back = PutBackToRunning(devices_, observer_, [this] { KeepAlive(); });
+  if (left_running_) {
+    back = PutBackToRunning(devices_, observer_, device_reports_, [this] { KeepAlive(); });
+  }
   if (back.ok() && vcpus_stopped_ && options_.vm.start_vcpus) {
     back = Annotate(options_.vm.start_vcpus(), "starting the vCPUs again");
   }

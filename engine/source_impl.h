@@ -83,6 +83,8 @@ class SourceSession::Impl final : public SessionBase {
   void NoteLateCancel();
   absl::Status Reconnect();
   void ResetChannel();
+  void StopWorkerAndTell();
+  Clock::Duration BlockedTime(size_t device) const;
   absl::Status RollBack();
 
   absl::Status MoveAll();

@@ -34,6 +34,7 @@ absl::Status SourceSession::Impl::PreCopy() {
   if (!options_.pre_copy || !any) return absl::OkStatus();
   SetPhase(SessionPhase::kPreCopying);
   precopy_at_ = Clock::Steady().Now();
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(BeginPreCopy());
   SwitchoverVerdict verdict;
   while (verdict.decision == SwitchoverDecision::kGoOn) {
@@ -41,7 +42,7 @@ absl::Status SourceSession::Impl::PreCopy() {
     if (message.has_value()) {
       GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
       if (!taken) return OutOfTurn(*message);
-      if (cancelled()) return absl::CancelledError("cancelled");
+      GODWIT_RETURN_IF_ERROR(CheckCancelled());
       continue;
     }
     if (worker_->failed()) return worker_->status();
@@ -155,10 +156,16 @@ absl::Status SourceSession::Impl::StopWatches() {
         watches_[i]->Stop();
         return watches_[i]->status();
       },
-      [this] { MeanwhileTakeReceipts(); });
+      [this] {
+        MeanwhileTakeReceipts();
+        for (size_t i = 0; i < watches_.size(); ++i) {
+          if (watches_[i] != nullptr) TellBlocked(i, watches_[i]->blocked_call());
+        }
+      });
 }
 
 absl::Status SourceSession::Impl::EndPreCopy() {
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(StopWatches());
   worker_->HoldReads();
   while (!worker_->reads_held()) {

@@ -24,17 +24,20 @@ absl::Status SourceSession::Impl::StopDevices() {
   const auto meanwhile = [this] { MeanwhileTakeReceipts(); };
   control::ControlMessage message;
   message.mutable_stopping();
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
   stopped_at_ = Clock::Steady().Now();
   if (options_.vm.stop_vcpus) {
     vcpus_stopped_ = true;
     GODWIT_RETURN_IF_ERROR(Annotate(options_.vm.stop_vcpus(), "stopping the vCPUs"));
   }
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());
   left_running_ = true;
   if (devices_.size() > 1) {
     const absl::Status quiet = Quiesce(devices_, meanwhile, &steps_);
     TellSteps();
     GODWIT_RETURN_IF_ERROR(quiet);
+    GODWIT_RETURN_IF_ERROR(CheckCancelled());
   }
   stop_copy_at_ = Clock::Steady().Now();
   const absl::Status stopped = ForEachDevice(
@@ -88,7 +91,7 @@ absl::Status SourceSession::Impl::Stream() {
       GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
       if (!taken) return OutOfTurn(*message);
       // A target that sends nothing else must not keep us from hearing of a Cancel().
-      if (cancelled()) return absl::CancelledError("cancelled");
+      GODWIT_RETURN_IF_ERROR(CheckCancelled());
       continue;
     }
     if (worker_->failed()) return worker_->status();
@@ -215,7 +218,7 @@ SessionReport SourceSession::Impl::Run() {
                       "stopped here: look at the target before you resume either side");
   } else {
     // The devices come first: whatever the peer may still have to say, a VM waits for them.
-    if (!committed_) SendAbort(status);
+    if (!committed_) SendAbort(status, /*last=*/true);
     const absl::Status rolled_back = RollBack();
     if (committed_) SendForget();
     status = WithRollBack(committed_ ? status : PreferPeersReason(status), rolled_back);
@@ -289,6 +292,16 @@ void SourceSession::Impl::PublishProgress() {
   progress_bytes_.store(bytes, std::memory_order_relaxed);
 }
 
+// First the watch was waited for, then the worker. A watch that was stopped to go on is no part of
+// the session's end.
+Clock::Duration SourceSession::Impl::BlockedTime(size_t device) const {
+  Clock::Duration time{0};
+  if (committed_ || !left_running_) return time;
+  const bool in_pre_copy = watches_[device] != nullptr && !switchover_.has_value();
+  if (in_pre_copy) time += watches_[device]->blocked_call().waited();
+  return time + worker_->blocked_call(device).waited();
+}
+
 void SourceSession::Impl::FillReport(SessionReport& report) const {
   report.peer = options_.to;
   report.devices = device_reports_;
@@ -296,6 +309,7 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
     DeviceReport& device = report.devices[i];
     device.name = devices_[i]->name();
     device.kind = std::string(devices_[i]->kind());
+    device.blocked_time = BlockedTime(i);
     if (worker_ == nullptr) continue;
     device.bytes = worker_->device_counters(i).bytes.load(std::memory_order_relaxed);
     device.packets = worker_->device_counters(i).packets.load(std::memory_order_relaxed);

@@ -33,7 +33,8 @@ SourceWorker::SourceWorker(std::vector<std::string> names, const Limits& limits,
       lane_receipts_(limits.lanes),
       device_loaded_(names_.size()),
       device_counters_(names_.size()),
-      lane_counters_(limits.lanes) {}
+      lane_counters_(limits.lanes),
+      blocked_calls_(names_.size()) {}
 
 absl::Status SourceWorker::SetUp() {
   lane_slots_.clear();
@@ -432,17 +433,26 @@ void SourceWorker::NoteCompletion() {
 }
 
 void SourceWorker::BeginTearDown() {
-  for (DeviceSlot& device : devices_) {
-    if (device.reader != nullptr) device.reader->Cancel();
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    const std::unique_ptr<StateReader>& reader = devices_[i].reader;
+    if (reader == nullptr) continue;
+    blocked_calls_[i].StopAsked();
+    if (!reader->idle()) blocked_calls_[i].Enter();
+    reader->Cancel();
   }
 }
 
 bool SourceWorker::Idle() {
   bool idle = true;
-  for (const DeviceSlot& device : devices_) {
-    if (device.reader == nullptr || device.reader->idle()) continue;
-    device.reader->Cancel();  // a chain goes read by read
-    idle = false;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    const std::unique_ptr<StateReader>& reader = devices_[i].reader;
+    if (reader == nullptr) continue;
+    if (!reader->idle()) {
+      reader->Cancel();  // a chain goes read by read
+      idle = false;
+    } else if (blocked_calls_[i].in_call()) {
+      blocked_calls_[i].Return();
+    }
   }
   return idle;
 }

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/fixed_queue.h"
 #include "base/mutex.h"
+#include "engine/blocked_call.h"
 #include "engine/lane_events.h"
 #include "engine/packet.h"
 #include "engine/state_reader.h"
@@ -110,6 +111,8 @@ class SourceWorker final : public WorkerBase {
   bool all_sent() const { return all_sent_.load(std::memory_order_acquire); }
   const DeviceCounters& device_counters(size_t device) const { return device_counters_[device]; }
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
+  // The read that Stop() has to wait for.
+  const BlockedCall& blocked_call(size_t device) const { return blocked_calls_[device]; }
 
  private:
   struct DeviceSlot {
@@ -239,7 +242,8 @@ class SourceWorker final : public WorkerBase {
   // Written by the worker.
   std::vector<DeviceCounters> device_counters_;
   std::vector<LaneCounters> lane_counters_;
-  std::atomic<bool> all_sent_{false};  // release; covers the final counters
+  std::vector<BlockedCall> blocked_calls_;  // by device
+  std::atomic<bool> all_sent_{false};       // release; covers the final counters
   WaitTime starved_;
   WaitTime stalled_;
 };

@@ -16,8 +16,7 @@
 namespace godwit {
 namespace {
 
-// How long a peer that has shown our preface may take to say Hello, and its lanes to come.
-constexpr std::chrono::seconds kHelloTimeout{2};
+// How long a source's lanes may take to come.
 constexpr std::chrono::seconds kLanesTimeout{8};
 
 }  // namespace
@@ -27,6 +26,8 @@ absl::Status TargetSession::Impl::Listen() {
   GODWIT_ASSIGN_OR_RETURN(rendezvous_, Rendezvous::Listen(address, [this](const std::string& line) {
                             observer_.OnNote(Printable(line));
                           }));
+  callers_.emplace(*rendezvous_,
+                   [this](absl::string_view line) { observer_.OnNote(Printable(line)); });
   observer_.OnListening(address.host, rendezvous_->port());
   return absl::OkStatus();
 }
@@ -36,48 +37,31 @@ absl::Status TargetSession::Impl::Listen() {
 absl::Status TargetSession::Impl::WaitForPeer() {
   SetPhase(SessionPhase::kWaiting);
   while (true) {
-    GODWIT_ASSIGN_OR_RETURN(std::optional<Rendezvous::Arrival> arrival, rendezvous_->Next());
-    if (!arrival.has_value()) {
+    GODWIT_RETURN_IF_ERROR(CheckCancelled());
+    GODWIT_ASSIGN_OR_RETURN(std::optional<TargetCallers::Call> call, callers_->Next());
+    if (!call.has_value()) {
       std::vector<pollfd> fds;
-      rendezvous_->AddPollFds(fds);
+      callers_->AddPollFds(fds);
       GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
       continue;
     }
-    if (arrival->kind != PrefaceKind::kControl) {
-      observer_.OnNote(absl::StrCat("turned away ", arrival->peer, ": a lane of no session here"));
+    if (const absl::Status hello = CheckHello(call->first); !hello.ok()) {
+      callers_->TurnAway(*call->channel, hello.message());
       continue;
     }
-    channel_ = std::make_unique<ControlChannel>(std::move(arrival->socket), arrival->peer,
-                                                /*expect_preface=*/false);
-    connected_at_ = Clock::Steady().Now();
-    const absl::StatusOr<control::Hello> hello = AwaitHello();
-    if (hello.ok()) {
-      SetPhase(SessionPhase::kConnecting);
-      session_id_ = hello->session_id();
-      return Welcome(*hello);
-    }
-    channel_.reset();
-    if (absl::IsCancelled(hello.status())) return hello.status();
-    observer_.OnNote(absl::StrCat("turned away ", arrival->peer, ": ", hello.status().message()));
+    channel_ = std::move(call->channel);
+    connected_at_ = call->came_at;
+    SetPhase(SessionPhase::kConnecting);
+    session_id_ = call->first.hello().session_id();
+    callers_->TurnAllAway("a source has come before it");
+    return Welcome(call->first.hello());
   }
 }
 
-absl::StatusOr<control::Hello> TargetSession::Impl::AwaitHello() {
-  const Clock::Duration deadline = Clock::Steady().Now() + kHelloTimeout;
-  while (true) {
-    GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
-    if (message.has_value()) {
-      if (!message->has_hello()) return OutOfTurn(*message);
-      if (message->hello().session_id().size() != kSessionIdBytes) {
-        return absl::InvalidArgumentError("its session id is not 16 bytes long");
-      }
-      return message->hello();
-    }
-    if (Clock::Steady().Now() > deadline) {
-      return absl::DeadlineExceededError("it said no Hello in 2 s");
-    }
-    GODWIT_RETURN_IF_ERROR(WaitForEvents());
-  }
+absl::Status TargetSession::Impl::CheckHello(const control::ControlMessage& first) {
+  if (!first.has_hello()) return OutOfTurn(first);
+  if (first.hello().session_id().size() == kSessionIdBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError("its session id is not 16 bytes long");
 }
 
 absl::StatusOr<TransportKind> TargetSession::Impl::ChooseTransport(

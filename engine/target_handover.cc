@@ -11,20 +11,6 @@
 #include "engine/target_impl.h"
 
 namespace godwit {
-namespace {
-
-// Connections whose first message hasn't come yet, and how long each may take with it.
-constexpr size_t kCallersMax = 8;
-constexpr std::chrono::seconds kCallerTimeout{2};
-// How long a loader may take to stop before people are told.
-constexpr std::chrono::milliseconds kWriteWaitTold{50};
-
-int64_t Milliseconds(Clock::Duration duration) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
-}
-
-}  // namespace
-
 absl::Status TargetSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   GODWIT_RETURN_IF_ERROR(AwaitCommit());
@@ -67,12 +53,12 @@ absl::Status TargetSession::Impl::AwaitCommit() {
       }
     }
     // Also while the old channel seems to live: the source may know better.
-    if (auto caller = NextCaller(); caller != nullptr) {
+    if (auto caller = NextCommitter(); caller != nullptr) {
       channel_ = std::move(caller);
       return absl::OkStatus();
     }
     std::vector<pollfd> fds;
-    AddCallerFds(fds);
+    callers_->AddPollFds(fds);
     const absl::Status waited = WaitForEvents(fds);
     // A Commit that is here already comes before a Cancel(): the source will not run again.
     if (absl::IsCancelled(waited)) {
@@ -88,46 +74,20 @@ absl::Status TargetSession::Impl::AwaitCommit() {
       absl::StrCat("the source has not committed in ", options_.commit_timeout.count(), " ms"));
 }
 
-void TargetSession::Impl::AddCallerFds(std::vector<pollfd>& fds) const {
-  rendezvous_->AddPollFds(fds);
-  for (const Caller& caller : callers_) fds.push_back({caller.channel->fd(), POLLIN, 0});
-}
-
 // A new connection of our source's, whose first message was its Commit, if one has come.
-std::unique_ptr<ControlChannel> TargetSession::Impl::NextCaller() {
-  while (callers_.size() < kCallersMax) {
-    auto arrival = rendezvous_->Next();
-    if (!arrival.ok()) {
-      observer_.OnNote(absl::StrCat("turned away ", arrival.status().message()));
+std::unique_ptr<ControlChannel> TargetSession::Impl::NextCommitter() {
+  for (size_t heard = 0; heard < TargetCallers::kCallersMax; ++heard) {
+    auto call = callers_->Next();
+    if (!call.ok()) {  // another version: not our source
+      observer_.OnNote(absl::StrCat("turned away ", call.status().message()));
       continue;
     }
-    if (!arrival->has_value()) break;
-    if ((*arrival)->kind != PrefaceKind::kControl) {
-      observer_.OnNote(absl::StrCat("turned away ", (*arrival)->peer, ": a lane, too late"));
-      continue;
+    if (!call->has_value()) return nullptr;
+    const control::ControlMessage& first = (*call)->first;
+    if (first.has_commit() && first.commit().session_id() == session_id_) {
+      return std::move((*call)->channel);
     }
-    Caller caller;
-    caller.channel = std::make_unique<ControlChannel>(std::move((*arrival)->socket),
-                                                      (*arrival)->peer, /*expect_preface=*/false);
-    caller.deadline = Clock::Steady().Now() + kCallerTimeout;
-    callers_.push_back(std::move(caller));
-  }
-  for (auto caller = callers_.begin(); caller != callers_.end();) {
-    const auto message = caller->channel->Receive();
-    if (message.ok() && message->has_value() && (*message)->has_commit() &&
-        (*message)->commit().session_id() == session_id_) {
-      auto channel = std::move(caller->channel);
-      callers_.erase(caller);
-      return channel;
-    }
-    const bool waiting = message.ok() && !message->has_value();
-    if (waiting && Clock::Steady().Now() < caller->deadline) {
-      ++caller;
-      continue;
-    }
-    observer_.OnNote(absl::StrCat("turned away ", caller->channel->peer(),
-                                  ": it is not the source of this session"));
-    caller = callers_.erase(caller);
+    callers_->TurnAway(*(*call)->channel, "it is not the source of this session");
   }
   return nullptr;
 }
@@ -161,7 +121,7 @@ void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
       if (!message.ok() && !committed_ && channel_->closed_in_order()) return;
       if (!message.ok()) channel_.reset();
     }
-    if (auto caller = NextCaller(); caller != nullptr) {
+    if (auto caller = NextCommitter(); caller != nullptr) {
       channel_ = std::move(caller);
       committed_ = true;
       (void)channel_->Send(outcome);
@@ -174,7 +134,7 @@ void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
       said_so = true;
     }
     std::vector<pollfd> fds;
-    AddCallerFds(fds);
+    callers_->AddPollFds(fds);
     if (absl::IsCancelled(WaitForNews(fds))) return;
   }
 }
@@ -182,7 +142,7 @@ void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
 // The devices will not run here: puts them back and says so to whoever has to know.
 absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
   // Before Commit the source is told first: its VM waits.
-  if (!committed_) SendAbort(why);
+  if (!committed_) SendAbort(why, /*last=*/!promised_);
   const absl::Status rolled_back = RollBack();
   if (committed_ && !rolled_back.ok()) {
     // What is not reset may run: nothing may be promised to the source, which stays stopped.
@@ -206,17 +166,24 @@ absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
   return WithRollBack(std::move(why), rolled_back);
 }
 
+// Not bounded: a driver's call that is under way lasts as long as it lasts.
+void TargetSession::Impl::StopLoaders() {
+  for (auto& loader : loaders_) loader->AskToStop();
+  (void)ForEachDevice(
+      loaders_.size(),
+      [this](size_t i) {
+        loaders_[i]->Stop();
+        return absl::OkStatus();
+      },
+      [this] {
+        KeepAlive();
+        for (size_t i = 0; i < loaders_.size(); ++i) TellBlocked(i, loaders_[i]->blocked_call());
+      });
+}
+
 // Resets every device.
 absl::Status TargetSession::Impl::RollBack() {
-  for (size_t i = 0; i < loaders_.size(); ++i) {
-    const Clock::Duration before = Clock::Steady().Now();
-    loaders_[i]->Stop();
-    const Clock::Duration waited = Clock::Steady().Now() - before;
-    if (waited < kWriteWaitTold) continue;
-    observer_.OnNote(absl::StrCat("waited ", Milliseconds(waited), " ms for device ",
-                                  devices_[i]->name(),
-                                  " to end a write or state change that can't be interrupted"));
-  }
+  StopLoaders();
   if (worker_ != nullptr) worker_->Stop();
   streams_.clear();
   if (!resuming_) return absl::OkStatus();

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "engine/buffer_budget.h"
 #include "engine/loader.h"
 #include "engine/session_base.h"
+#include "engine/target_callers.h"
 #include "engine/target_worker.h"
 #include "godwit/session.h"
 #include "transport/rendezvous.h"
@@ -39,7 +41,7 @@ class TargetSession::Impl final : public SessionBase {
  private:
   absl::Status Listen();
   absl::Status WaitForPeer();
-  absl::StatusOr<control::Hello> AwaitHello();
+  static absl::Status CheckHello(const control::ControlMessage& first);
   absl::Status Welcome(const control::Hello& hello);
   absl::StatusOr<TransportKind> ChooseTransport(const control::Hello& hello) const;
   absl::Status ExchangeDeviceTables();
@@ -59,11 +61,11 @@ class TargetSession::Impl final : public SessionBase {
 
   absl::Status HandOver();
   absl::Status AwaitCommit();
-  void AddCallerFds(std::vector<pollfd>& fds) const;
-  std::unique_ptr<ControlChannel> NextCaller();
+  std::unique_ptr<ControlChannel> NextCommitter();
   absl::Status RunHere();
   void Answer(const control::ControlMessage& outcome);
   absl::Status EndWithoutDevices(absl::Status why);
+  void StopLoaders();
   absl::Status RollBack();
 
   absl::Status MoveAll();
@@ -72,6 +74,7 @@ class TargetSession::Impl final : public SessionBase {
 
   const TargetOptions options_;
   std::unique_ptr<Rendezvous> rendezvous_;
+  std::optional<TargetCallers> callers_;  // of rendezvous_
   std::string session_id_;
   TransportKind transport_ = TransportKind::kTcp;  // as agreed
   uint32_t lane_count_ = 0;
@@ -95,13 +98,6 @@ class TargetSession::Impl final : public SessionBase {
   mutable Mutex statistics_mutex_;
   bool statistics_ready_ ABSL_GUARDED_BY(statistics_mutex_) = false;
   SessionStatistics last_statistics_ ABSL_GUARDED_BY(statistics_mutex_);  // then
-
-  // A new connection, until its first message.
-  struct Caller {
-    std::unique_ptr<ControlChannel> channel;
-    Clock::Duration deadline{0};
-  };
-  std::vector<Caller> callers_;  // at most kCallersMax
 
   bool resuming_ = false;   // a device may have left RUNNING
   bool promised_ = false;   // Loaded was sent: the source may have committed

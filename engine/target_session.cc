@@ -34,6 +34,7 @@ absl::Status TargetSession::Impl::Load() {
   PublishProgress();
   if (phase_ != SessionPhase::kStreaming) SetPhase(SessionPhase::kStreaming);  // before it was told
   GODWIT_RETURN_IF_ERROR(SendReceipts());
+  GODWIT_RETURN_IF_ERROR(CheckCancelled());  // the last moment that needs no answer of the source's
   return SendLoaded();
 }
 
@@ -175,6 +176,7 @@ SessionReport TargetSession::Impl::Run() {
     report.outcome = in_doubt_ ? SessionOutcome::kInDoubt : SessionOutcome::kRolledBack;
   }
   if (channel_ != nullptr) Linger();
+  callers_.reset();
   rendezvous_.reset();  // who comes now is told so at once, and not by silence
   report.status = status;
   report.duration = Clock::Steady().Now() - connected_at_;
@@ -240,6 +242,7 @@ void TargetSession::Impl::FillReport(SessionReport& report) const {
     device.name = devices_[i]->name();
     device.kind = std::string(devices_[i]->kind());
     if (i < loaders_.size()) {
+      device.blocked_time = loaders_[i]->blocked_call().waited();
       device.bytes = loaders_[i]->loaded_bytes();
       device.packets = windows_[i]->loaded_packets();
       device.out_of_order_packets = windows_[i]->out_of_order_packets();

@@ -217,6 +217,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   bool told_to_give_up = false;
   if (!report.status.ok()) {
     LogError(report.status);
+    std::fputs(BlockedText(report).c_str(), stderr);
     told_to_give_up = target->GiveUpAfter(kTargetEndMs);
   }
   int target_exit = 0;

@@ -19,6 +19,9 @@
 namespace godwit {
 namespace {
 
+// What is less is not worth a line.
+constexpr std::chrono::milliseconds kBlockedTold{50};
+
 double Milliseconds(std::chrono::nanoseconds duration) {
   return static_cast<double>(duration.count()) / 1e6;
 }
@@ -162,7 +165,9 @@ nlohmann::json ReportJson(const SessionReport& report) {
                                {"out_of_order_packets", device.out_of_order_packets},
                                {"sent_crc32c", Hex(device.sent_crc32c)},
                                {"loaded_crc32c", Hex(device.loaded_crc32c)},
-                               {"content_verified", device.content_verified}});
+                               {"content_verified", device.content_verified},
+                               {"blocked_ms", Milliseconds(device.blocked_time)},
+                               {"state_lost", device.state_lost}});
   }
   json["lanes"] = nlohmann::json::array();
   for (const LaneReport& lane : report.lanes) {
@@ -227,6 +232,17 @@ std::string ReportText(const SessionReport& report) {
         &text, "  device     %s: %s, state verified: digest %s sent, %s loaded%s\n", device.name,
         FormatBytes(device.bytes), Hex(device.sent_crc32c), Hex(device.loaded_crc32c),
         device.content_verified ? ", content as expected" : "");
+  }
+  return text;
+}
+
+std::string BlockedText(const SessionReport& report) {
+  std::string text;
+  for (const DeviceReport& device : report.devices) {
+    if (device.blocked_time < kBlockedTold) continue;
+    absl::StrAppendFormat(&text,
+                          "  device     %s: waited %.0f ms for a call that can't be interrupted\n",
+                          OneLine(device.name), Milliseconds(device.blocked_time));
   }
   return text;
 }

@@ -30,6 +30,8 @@ const char* OutcomeName(SessionOutcome outcome);
 
 // A few lines: bytes, rate, times, packets, lanes, devices.
 std::string ReportText(const SessionReport& report);
+// Of a session that failed, after its error: a line a device that its end had to wait for, or "".
+std::string BlockedText(const SessionReport& report);
 
 // `text` with control characters replaced: names from the command line can hold anything, and an
 // error is one line.

@@ -115,6 +115,7 @@ ExitCode FinishReport(const SessionReport& report, const nlohmann::json& report_
     std::fputs(text(report).c_str(), json.text_stream());
   } else {
     LogError(report.status);
+    std::fputs(BlockedText(report).c_str(), stderr);
   }
   return ExitCodeAfterJson(report.outcome, written);
 }

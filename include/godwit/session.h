@@ -126,6 +126,12 @@ struct DeviceReport {
   uint64_t out_of_order_packets = 0;
   uint64_t precopy_bytes = 0;       // source: read before it was stopped
   uint64_t precopy_iterations = 0;  // source
+  // Of a session that failed: how long its end waited for a call of this device's driver that was
+  // under way and can't be interrupted. Source: a read, or a question in pre-copy; target: a write
+  // or a state change. 0: for none.
+  std::chrono::nanoseconds blocked_time{0};
+  // Source: it would not go back to RUNNING and was reset, which lost its state.
+  bool state_lost = false;
 };
 
 struct LaneReport {

@@ -5,6 +5,7 @@
 #include <absl/strings/str_cat.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
@@ -23,7 +24,7 @@ namespace godwit {
 // Its data_fd is a pipe that a thread empties while the gate is open. It pairs with soft devices.
 //
 // Ownership: owns the thread and the pipe's read end.
-// Threads:   as Device; Open(), taken_bytes() from any.
+// Threads:   as Device; Open(), taken_bytes(), full() from any.
 // Blocking:  RESUMING → STOP waits for the pipe to be empty.
 // Errors:    none.
 class GateDevice final : public Device {
@@ -33,6 +34,8 @@ class GateDevice final : public Device {
 
   void Open() { open_ = true; }
   uint64_t taken_bytes() const { return taken_bytes_; }
+  // A writer of more than the pipe holds is in the middle of its write(2).
+  bool full() const { return full_; }
 
   const std::string& name() const override { return name_; }
   absl::string_view kind() const override { return "soft"; }
@@ -74,6 +77,9 @@ class GateDevice final : public Device {
   void Empty(const UniqueFd& pipe) {
     std::array<char, 65536> bytes;
     while (true) {
+      int waiting_bytes = 0;
+      full_ = ::ioctl(pipe.get(), FIONREAD, &waiting_bytes) == 0 &&
+              waiting_bytes == ::fcntl(pipe.get(), F_GETPIPE_SZ);
       pollfd readable = {open_ || stop_ ? pipe.get() : -1, POLLIN, 0};
       if (::poll(&readable, 1, 1) <= 0) {
         if (stop_) return;
@@ -89,6 +95,7 @@ class GateDevice final : public Device {
   DeviceState state_ = DeviceState::kRunning;
   std::atomic<bool> open_;
   std::atomic<bool> stop_{false};
+  std::atomic<bool> full_{false};
   std::atomic<uint64_t> taken_bytes_{0};
   std::thread thread_;
 };

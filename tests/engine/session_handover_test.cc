@@ -167,6 +167,7 @@ TEST_F(HandoverTest, NobodyElseCanCommit) {
     RawChannel stranger(ConnectTo(source_->port));
     stranger.SayPreface();
     stranger.Send(first);
+    stranger.HearPreface();
     EXPECT_EQ(Hear(stranger.fd(), 1), "") << first.message_case();  // hung up on, unanswered
   }
   RawChannel silent(ConnectTo(source_->port));  // and this one holds nobody up

@@ -6,6 +6,7 @@
 #include <functional>
 #include <random>
 
+#include "engine/target_callers.h"
 #include "tests/engine/raw_peer.h"
 #include "tests/engine/session_world.h"
 
@@ -14,6 +15,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr char kSpec[] = "soft:size=5000,seed=7";
 
@@ -27,6 +29,12 @@ void ExpectTheSourceGetsThrough(RunningTarget& target, const Devices& devices) {
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
   own.ExpectAllIn(DeviceState::kStop);
   devices.ExpectAllIn(DeviceState::kRunning);
+}
+
+size_t Count(const std::string& text, const std::string& part) {
+  size_t found = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
 }
 
 struct Stranger {
@@ -86,6 +94,42 @@ TEST(StrangersTest, TwoHundredConnectionsThatSayNothing) {
   strangers.reserve(200);
   for (int i = 0; i < 200; ++i) strangers.push_back(ConnectTo(target.Port()));
   ExpectTheSourceGetsThrough(target, devices);
+}
+
+// The right preface, and nothing behind it.
+std::vector<UniqueFd> SilentGreeters(RunningTarget& target, size_t count) {
+  std::vector<UniqueFd> greeters;
+  for (size_t i = 0; i < count; ++i) {
+    greeters.push_back(ConnectTo(target.Port()));
+    Say(greeters.back().get(), kRawPreface);
+    EXPECT_EQ(Hear(greeters.back().get(), kRawPreface.size()), kRawPreface);  // it is being heard
+  }
+  return greeters;
+}
+
+TEST(StrangersTest, ASourceWaitsForNoSilentGreetersDeadline) {
+  const Watchdog watchdog("silent greeters");
+  const Devices devices({kSpec}, DeviceRole::kTarget);
+  RunningTarget target(devices.pointers());
+  const std::vector<UniqueFd> greeters = SilentGreeters(target, 4);
+  ExpectTheSourceGetsThrough(target, devices);
+  // They were there until it came: none was given up for its silence.
+  EXPECT_THAT(target.observer().Notes(), Not(HasSubstr("said nothing in")));
+  EXPECT_EQ(Count(target.observer().Notes(), "a source has come before it"), greeters.size());
+}
+
+TEST(StrangersTest, OfTooManySilentGreetersTheOldestGo) {
+  const Watchdog watchdog("many silent greeters");
+  const Devices devices({kSpec}, DeviceRole::kTarget);
+  RunningTarget target(devices.pointers());
+  const std::vector<UniqueFd> greeters = SilentGreeters(target, TargetCallers::kCallersMax + 3);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(Hear(greeters[i].get(), 1), "") << i;  // hung up on
+  ExpectTheSourceGetsThrough(target, devices);
+  const std::string notes = target.observer().Notes();
+  EXPECT_THAT(notes, Not(HasSubstr("said nothing in")));
+  // Three by greeters, and one more by the source.
+  EXPECT_EQ(Count(notes, "it is the oldest"), 4U);
+  EXPECT_EQ(Count(notes, "a source has come before it"), TargetCallers::kCallersMax - 1);
 }
 
 TEST(StrangersTest, OnesThatComeWhileTheLanesDoAreTurnedAwayToo) {

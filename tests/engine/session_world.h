@@ -24,6 +24,14 @@
 
 namespace godwit {
 
+// The shortest time-out that a side could run into that waits for its peer to end: who took less
+// did not. A sanitizer may make anything slow.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr std::chrono::seconds kShortestTimeout{3600};
+#else
+inline constexpr std::chrono::seconds kShortestTimeout{1};
+#endif
+
 // How long a session may take, whatever is done to it. Sanitizers and a busy machine get more.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 inline constexpr std::chrono::seconds kSessionCap{40};

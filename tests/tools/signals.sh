@@ -86,6 +86,27 @@ kill -CONT "$receiver"
 await "$receiver" "$soon_s"
 check_code "a stopped receiver, when it goes on" "$code" 1 receive.err
 
+# Who cancels does not wait for that silence, whichever side it is.
+begin "$soft" "$soft"
+kill -STOP "$receiver"
+kill -INT "$sender"
+await "$sender" 5
+check_code "SIGINT to a sender, its receiver stopped" "$code" 1 send.err
+check_one_error "SIGINT to a sender, its receiver stopped" send.err 'error: cancelled$'
+kill -CONT "$receiver"
+await "$receiver" "$soon_s"
+check_code "a receiver that goes on after that" "$code" 1 receive.err
+
+begin "$soft" "$soft"
+kill -STOP "$sender"
+kill -INT "$receiver"
+await "$receiver" 5
+check_code "SIGINT to a receiver, its sender stopped" "$code" 1 receive.err
+check_one_error "SIGINT to a receiver, its sender stopped" receive.err 'error: cancelled$'
+kill -CONT "$sender"
+await "$sender" "$soon_s"
+check_code "a sender that goes on after that" "$code" 1 send.err
+
 # A target file that a cancelled session made is gone; one that was there stays.
 truncate --size=64G "$scratch/A" 2> /dev/null || truncate --size=8G "$scratch/A"  # a hole: takes no space
 begin "file:$scratch/A" "file:$scratch/B"

@@ -1,0 +1,78 @@
+#include "engine/target_callers.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <utility>
+
+#include "base/status_macros.h"
+
+namespace godwit {
+
+void TargetCallers::AddPollFds(std::vector<pollfd>& fds) const {
+  rendezvous_.AddPollFds(fds);
+  for (const Caller& caller : callers_) fds.push_back({caller.channel->fd(), POLLIN, 0});
+}
+
+void TargetCallers::TurnAway(const ControlChannel& channel, absl::string_view why) const {
+  note_(absl::StrCat("turned away ", channel.peer(), ": ", why));
+}
+
+void TargetCallers::TurnAllAway(absl::string_view why) {
+  for (const Caller& caller : callers_) TurnAway(*caller.channel, why);
+  callers_.clear();
+}
+
+absl::StatusOr<std::optional<TargetCallers::Call>> TargetCallers::Next() {
+  // Not more at once, so that who calls hears of a Cancel() among any number of strangers: those
+  // that are left keep their fds readable.
+  for (size_t arrivals = 0; arrivals < kCallersMax; ++arrivals) {
+    // Before the next arrival, which could cost the oldest its place.
+    if (std::optional<Call> call = Hear(); call.has_value()) return call;
+    GODWIT_ASSIGN_OR_RETURN(const bool arrived, TakeArrival());
+    if (!arrived) return std::nullopt;
+  }
+  return Hear();
+}
+
+absl::StatusOr<bool> TargetCallers::TakeArrival() {
+  GODWIT_ASSIGN_OR_RETURN(std::optional<Rendezvous::Arrival> arrival, rendezvous_.Next());
+  if (!arrival.has_value()) return false;
+  if (arrival->kind != PrefaceKind::kControl) {
+    note_(absl::StrCat("turned away ", arrival->peer, ": a lane of no session here"));
+    return true;
+  }
+  if (callers_.size() == kCallersMax) {
+    TurnAway(*callers_.front().channel, "too many say nothing, and it is the oldest");
+    callers_.pop_front();
+  }
+  Caller caller;
+  caller.channel = std::make_unique<ControlChannel>(std::move(arrival->socket), arrival->peer,
+                                                    /*expect_preface=*/false);
+  caller.came_at = Clock::Steady().Now();
+  (void)caller.channel->Flush();  // our preface; what fails here is found by Receive()
+  callers_.push_back(std::move(caller));
+  return true;
+}
+
+std::optional<TargetCallers::Call> TargetCallers::Hear() {
+  for (auto caller = callers_.begin(); caller != callers_.end();) {
+    auto message = caller->channel->Receive();
+    if (message.ok() && message->has_value()) {
+      Call call = {std::move(caller->channel), **std::move(message), caller->came_at};
+      callers_.erase(caller);
+      return call;
+    }
+    if (!message.ok()) {
+      TurnAway(*caller->channel, message.status().message());
+    } else if (Clock::Steady().Now() - caller->came_at > kTimeout) {
+      TurnAway(*caller->channel, absl::StrCat("it said nothing in ", kTimeout.count(), " s"));
+    } else {
+      ++caller;
+      continue;
+    }
+    caller = callers_.erase(caller);
+  }
+  return std::nullopt;
+}
+
+}  // namespace godwit
