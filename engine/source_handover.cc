@@ -23,7 +23,6 @@ constexpr std::chrono::milliseconds kReconnectPause{200};
 
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
-  worker_->Stop();
   GODWIT_RETURN_IF_ERROR(CheckStillStopped(devices_, [this] { KeepAlive(); }));
   const absl::Status stopped = SetStates(
       devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }, &steps_);

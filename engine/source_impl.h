@@ -65,6 +65,7 @@ class SourceSession::Impl final : public SessionBase {
   // The next Receive() has what goes wrong. A Loaded is kept for Stream().
   void MeanwhileTakeReceipts();
   absl::Status TakeLoaded(const control::Loaded& loaded);
+  absl::Status AwaitStreamsClosed();
   absl::Status CompareLoaded(const control::Loaded& loaded);
 
   absl::Status HandOver();

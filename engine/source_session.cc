@@ -136,11 +136,24 @@ absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts
 
 absl::Status SourceSession::Impl::TakeLoaded(const control::Loaded& loaded) {
   loaded_at_ = Clock::Steady().Now();
-  // The target can be quicker with its answer than the worker with noting that it has sent the last
-  // packet: let it finish that.
-  worker_->Stop();
   PublishProgress();
-  return CompareLoaded(loaded);
+  GODWIT_RETURN_IF_ERROR(CompareLoaded(loaded));
+  return AwaitStreamsClosed();
+}
+
+// The worker itself and its lanes can wait until the devices run again: taking an io_uring down
+// takes milliseconds.
+absl::Status SourceSession::Impl::AwaitStreamsClosed() {
+  while (!worker_->streams_closed()) {
+    GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
+    if (message.has_value()) {
+      if (!message->has_receipts()) return OutOfTurn(*message);
+      continue;  // of what has been loaded
+    }
+    if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(WaitForEvents());
+  }
+  return absl::OkStatus();
 }
 
 void SourceSession::Impl::MeanwhileTakeReceipts() {

@@ -98,6 +98,7 @@ void SourceWorker::TakeOrders() {
 
 // HOT PATH from here to PickLane.
 absl::StatusOr<bool> SourceWorker::Step() {
+  CloseStreams();
   TakeOrders();
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
   GODWIT_ASSIGN_OR_RETURN(bool worked, PumpReaders());
@@ -106,7 +107,6 @@ absl::StatusOr<bool> SourceWorker::Step() {
   worked |= CollectSent();
   NoteWaits();
   GODWIT_RETURN_IF_ERROR(CheckLanes());
-  NoteCompletion();
   return worked;
 }
 
@@ -229,6 +229,11 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     EncodePacketHeader(packet->header, packet->buffer.header(kFrameHeaderBytes));
 
     const size_t payload_bytes = packet->buffer.payload_bytes();
+    DeviceCounters& device = device_counters_[packet->header.device];
+    device.bytes.fetch_add(packet->header.is_config() ? 0 : payload_bytes,
+                           std::memory_order_relaxed);
+    device.packets.fetch_add(1, std::memory_order_relaxed);
+    if (packet->header.is_config()) NoteCompletion();
     const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet->buffer, 1));
     if (taken == 0) {
       // The queue has room (under_way() says so), so the lane is broken and the packet gone.
@@ -239,10 +244,6 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     lane_counters_[at].queue_depth.store(static_cast<uint32_t>(slot.under_way()),
                                          std::memory_order_relaxed);
     if (trace() != nullptr) slot.with_lane.Push({Clock::Steady().Now(), packet->header});
-    DeviceCounters& device = device_counters_[packet->header.device];
-    device.bytes.fetch_add(packet->header.is_config() ? 0 : payload_bytes,
-                           std::memory_order_relaxed);
-    device.packets.fetch_add(1, std::memory_order_relaxed);
     lane_counters_[at].bytes.fetch_add(payload_bytes, std::memory_order_relaxed);
     lane_counters_[at].packets.fetch_add(1, std::memory_order_relaxed);
     worked = true;
@@ -307,8 +308,8 @@ absl::Status SourceWorker::CheckLanes() {
   return absl::OkStatus();
 }
 
+// Before the last packet goes to its lane: the target may answer it before the lane is done.
 void SourceWorker::NoteCompletion() {
-  if (all_sent()) return;
   for (const DeviceSlot& device : devices_) {
     if (!device.config_made || device.config_packet.has_value()) return;
   }
@@ -317,6 +318,14 @@ void SourceWorker::NoteCompletion() {
                                          std::memory_order_relaxed);
   }
   all_sent_.store(true, std::memory_order_release);
+}
+
+// In the round after the last packet's, so that it is on its way while drivers clean up. There are
+// some that don't leave STOP_COPY before.
+void SourceWorker::CloseStreams() {
+  if (!all_sent() || streams_closed()) return;
+  for (DeviceSlot& device : devices_) device.reader.reset();
+  streams_closed_.store(true, std::memory_order_release);
   events().Notify();
 }
 

@@ -93,8 +93,10 @@ class SourceWorker final : public WorkerBase {
   Clock::Duration starved_since() const { return starved_.since(); }
   Clock::Duration stalled_since() const { return stalled_.since(); }
 
-  // Every packet, config packets included, is with a lane's kernel or NIC.
+  // Every packet, config packets included, is with a lane, or is just being given to one.
   bool all_sent() const { return all_sent_.load(std::memory_order_acquire); }
+  // The data_fds are closed: soon after all_sent(), and `events` is notified of it.
+  bool streams_closed() const { return streams_closed_.load(std::memory_order_acquire); }
   const DeviceCounters& device_counters(size_t device) const { return device_counters_[device]; }
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
 
@@ -177,6 +179,7 @@ class SourceWorker final : public WorkerBase {
   void TraceReturn(size_t lane);
   absl::Status CheckLanes();
   void NoteCompletion();
+  void CloseStreams();
   // The next packet that may go out, devices in turn, or nothing.
   std::optional<Packet> NextPacket();
   bool MayTake(DeviceSlot& device);
@@ -202,7 +205,8 @@ class SourceWorker final : public WorkerBase {
   // Written by the worker.
   std::vector<DeviceCounters> device_counters_;
   std::vector<LaneCounters> lane_counters_;
-  std::atomic<bool> all_sent_{false};  // release; covers the final counters
+  std::atomic<bool> all_sent_{false};        // release; covers the final counters
+  std::atomic<bool> streams_closed_{false};  // release by the worker, acquire by streams_closed()
   WaitTime starved_;
   WaitTime stalled_;
 };
