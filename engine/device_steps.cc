@@ -44,6 +44,15 @@ class Countdown {
   size_t left_ ABSL_GUARDED_BY(mutex_);
 };
 
+absl::Status CheckInStopCopy(Device& device) {
+  const std::string where = absl::StrCat("device ", device.name());
+  const absl::StatusOr<DeviceState> state = device.State();
+  if (!state.ok()) return Annotate(state.status(), where);
+  if (*state == DeviceState::kStopCopy) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
+                                          ", though nobody took it out of STOP_COPY"));
+}
+
 }  // namespace
 
 absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
@@ -167,14 +176,16 @@ absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::s
 absl::Status CheckStillStopped(const std::vector<Device*>& devices,
                                const std::function<void()>& meanwhile) {
   return ForEachDevice(
+      devices.size(), [&](size_t i) { return CheckInStopCopy(*devices[i]); }, meanwhile);
+}
+
+absl::Status StopForGood(const std::vector<Device*>& devices,
+                         const std::function<void()>& meanwhile, StepLog* log) {
+  return ForEachDevice(
       devices.size(),
       [&](size_t i) -> absl::Status {
-        const std::string where = absl::StrCat("device ", devices[i]->name());
-        const absl::StatusOr<DeviceState> state = devices[i]->State();
-        if (!state.ok()) return Annotate(state.status(), where);
-        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
-        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
-                                                ", though nobody took it out of STOP_COPY"));
+        GODWIT_RETURN_IF_ERROR(CheckInStopCopy(*devices[i]));
+        return SetStateOf(*devices[i], i, DeviceState::kStop, log).status();
       },
       meanwhile);
 }

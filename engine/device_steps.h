@@ -70,6 +70,9 @@ absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::s
 // that was reset behind our back runs, and what was read is not its state.
 absl::Status CheckStillStopped(const std::vector<Device*>& devices,
                                const std::function<void()>& meanwhile);
+// The same, and each that still is goes to STOP.
+absl::Status StopForGood(const std::vector<Device*>& devices,
+                         const std::function<void()>& meanwhile, StepLog* log = nullptr);
 
 // After a failure: every device to RUNNING, and where one refuses, by a reset, of which the
 // observer is told. DataLoss: all run, but that lost a device's state.
