@@ -8,21 +8,26 @@ void RateMeter::Sample(Clock::Duration now, uint64_t bytes, bool busy) {
   if (last_now_.has_value()) {
     const uint64_t came = bytes - std::min(bytes, last_bytes_);
     // What came belongs to the time that it took, also when nothing is left to move now.
-    if (busy || came > 0) open_.time += now - *last_now_;
-    open_.bytes += came;
-    if (open_.time >= kSampleMin || (!busy && open_.bytes > 0)) {
-      Close(open_);
-      open_ = {};
+    if (busy || came > 0) {
+      all_.time += now - *last_now_;
+      all_.bytes += came;
     }
+    if (streaming_) Stream(now - *last_now_, came, !busy);
+    streaming_ = busy && (streaming_ || came > 0);
   }
   last_now_ = now;
   last_bytes_ = bytes;
 }
 
-void RateMeter::Close(const Slice& slice) {
-  slices_.push_back(slice);
-  sum_.time += slice.time;
-  sum_.bytes += slice.bytes;
+void RateMeter::Stream(Clock::Duration time, uint64_t bytes, bool ends) {
+  if (ends && bytes == 0) time = Clock::Duration::zero();  // it had ended before
+  open_.time += time;
+  open_.bytes += bytes;
+  if (open_.time < kSampleMin && !ends) return;
+  slices_.push_back(open_);
+  sum_.time += open_.time;
+  sum_.bytes += open_.bytes;
+  open_ = {};
   while (slices_.size() > kSamplesMax ||
          (slices_.size() > 1 && sum_.time - slices_.front().time > kWindow)) {
     sum_.time -= slices_.front().time;
@@ -32,10 +37,12 @@ void RateMeter::Close(const Slice& slice) {
 }
 
 std::optional<double> RateMeter::bytes_per_second() const {
-  const Clock::Duration time = sum_.time + open_.time;
-  const uint64_t bytes = sum_.bytes + open_.bytes;
-  if (bytes < kBytesMin || time <= Clock::Duration::zero()) return std::nullopt;
-  return static_cast<double>(bytes) / std::chrono::duration<double>(time).count();
+  const Slice streamed = {sum_.time + open_.time, sum_.bytes + open_.bytes};
+  for (const Slice& slice : {streamed, all_}) {
+    if (slice.bytes < kBytesMin || slice.time <= Clock::Duration::zero()) continue;
+    return static_cast<double>(slice.bytes) / std::chrono::duration<double>(slice.time).count();
+  }
+  return std::nullopt;
 }
 
 SwitchoverCosts CostsOf(uint32_t devices, Clock::Duration source_step, Clock::Duration target_step,

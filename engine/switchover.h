@@ -11,20 +11,22 @@
 
 namespace godwit {
 
-// Bytes loaded at the target over the time in which there was something to move, of the recent
-// past.
+// Bytes loaded at the target over the time that they took to come, of the recent past. Each time
+// that there is something to move again, time and bytes count from the first receipt on: what it
+// takes until then is no matter of how much there is. Only where too little has come that way all
+// bytes count, over all the time in which there was something to move.
 //
 // Threads: single-threaded. Blocking: never. Errors: none.
 class RateMeter {
  public:
-  static constexpr Clock::Duration kWindow = std::chrono::seconds(2);  // of busy time
+  static constexpr Clock::Duration kWindow = std::chrono::seconds(2);
   static constexpr size_t kSamplesMax = 256;
   static constexpr Clock::Duration kSampleMin = std::chrono::milliseconds(5);
-
-  // `bytes` are loaded in all by `now`; `busy`: there is more to move since the last call.
-  void Sample(Clock::Duration now, uint64_t bytes, bool busy);
   // Fewer bytes say more about latency than about the path.
   static constexpr uint64_t kBytesMin = uint64_t{1} << 20;
+
+  // `bytes` are loaded in all by `now`; `busy`: there is more to move.
+  void Sample(Clock::Duration now, uint64_t bytes, bool busy);
 
   // Bytes a second; nothing before kBytesMin were measured.
   std::optional<double> bytes_per_second() const;
@@ -34,11 +36,13 @@ class RateMeter {
     Clock::Duration time{0};
     uint64_t bytes = 0;
   };
-  void Close(const Slice& slice);
+  void Stream(Clock::Duration time, uint64_t bytes, bool ends);
 
   std::deque<Slice> slices_;
-  Slice sum_;
-  Slice open_;
+  Slice sum_;   // of slices_
+  Slice open_;  // the next of them
+  Slice all_;
+  bool streaming_ = false;  // something has come since there was nothing to move
   std::optional<Clock::Duration> last_now_;
   uint64_t last_bytes_ = 0;
 };

@@ -32,6 +32,28 @@ TEST(RateMeterTest, IdleTimeDoesNotCount) {
   EXPECT_DOUBLE_EQ(*meter.bytes_per_second(), 100.0 * kMiB);
 }
 
+// What the first receipt takes is the packet's trip, which the estimate has as a term of its own.
+TEST(RateMeterTest, TimeAndBytesCountFromTheFirstReceiptOn) {
+  RateMeter meter;
+  for (uint64_t second = 0; second < 10; ++second) {
+    meter.Sample(seconds(second), 10 * kMiB * second, true);
+    meter.Sample(seconds(second) + milliseconds(900), 10 * kMiB * second + kMiB, true);
+    meter.Sample(seconds(second) + milliseconds(950), 10 * kMiB * (second + 1), false);
+  }
+  EXPECT_DOUBLE_EQ(*meter.bytes_per_second(), 9.0 * kMiB / 0.05);
+}
+
+// Or many that come in one piece each would be no rate, and what is large could not be estimated.
+TEST(RateMeterTest, WhereOnlyFirstReceiptsComeAllOfTheirTimeCounts) {
+  RateMeter meter;
+  for (uint64_t second = 0; second < 10; ++second) {
+    meter.Sample(seconds(second), kMiB * second, true);
+    meter.Sample(seconds(second) + milliseconds(100), kMiB * (second + 1), false);
+    meter.Sample(seconds(second) + milliseconds(900), kMiB * (second + 1), false);
+  }
+  EXPECT_NEAR(*meter.bytes_per_second(), 10.0 * kMiB / (10 * 0.1 + 9 * 0.1), 1);
+}
+
 TEST(RateMeterTest, TimeInWhichNothingCameThoughThereWasSomethingCounts) {
   RateMeter meter;
   meter.Sample(seconds(0), 0, true);
