@@ -17,6 +17,7 @@ namespace godwit {
 namespace {
 
 constexpr std::chrono::milliseconds kMeanwhileInterval{5};
+constexpr int kEmptySteps = 4;
 // How often and how long apart a device that would not go back to RUNNING is asked again.
 constexpr int kRunningRetries = 3;
 constexpr std::chrono::milliseconds kRunningRetryInterval{20};
@@ -75,6 +76,17 @@ absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size
     if (!result.ok()) return result;
   }
   return absl::OkStatus();
+}
+
+Clock::Duration StepOverhead(size_t devices) {
+  Clock::Duration shortest = Clock::Duration::max();
+  for (int i = 0; i < kEmptySteps; ++i) {
+    const Clock::Duration before = Clock::Steady().Now();
+    (void)ForEachDevice(
+        devices, [](size_t) { return absl::OkStatus(); }, [] {});
+    shortest = std::min(shortest, Clock::Steady().Now() - before);
+  }
+  return shortest;
 }
 
 void StepLog::Add(DeviceStep step) {

@@ -38,6 +38,9 @@ Clock::Duration Slowest(const std::vector<DeviceStep>& steps);
 absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
                            const std::function<void()>& meanwhile);
 
+// What that itself costs, with threads and all: the shortest of a few steps that do nothing.
+Clock::Duration StepOverhead(size_t devices);
+
 // Takes a device to `wanted`, which opens its stream. FailedPrecondition: it opened none.
 // `position` is the device's, for `log`, where it isn't null.
 absl::StatusOr<UniqueFd> OpenStream(Device& device, size_t position, DeviceState wanted,

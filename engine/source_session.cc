@@ -129,6 +129,7 @@ absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts
     }
     loaded_packets_[device] = receipts.device_packets(i);
     loaded_bytes_[device] = receipts.device_bytes(i);
+    NoteTrip(device);
   }
   worker_->Wake();
   return absl::OkStatus();

@@ -54,11 +54,15 @@ void SourceWorker::Open(size_t device, UniqueFd data_fd, DeviceState state,
     orders.data_fd = std::move(data_fd);
     orders.state = state;
     orders.when_dry = when_dry;
+    orders.at = Clock::Steady().Now();
   });
 }
 
 void SourceWorker::ReadAgain(size_t device) {
-  Order(device, [](Orders& orders) { orders.read_again = true; });
+  Order(device, [](Orders& orders) {
+    orders.read_again = true;
+    orders.at = Clock::Steady().Now();
+  });
 }
 
 void SourceWorker::EnterStopCopy(size_t device) {
@@ -88,11 +92,15 @@ void SourceWorker::TakeOrders() {
           static_cast<uint16_t>(i), names_[i], std::move(orders.data_fd), limits_.packet_bytes,
           limits_.chain_packets, ring(), arena(), orders.state);
       device.reader->SetTrace(trace());
+      device.trip_began = orders.at;
     }
     if (orders.config.has_value()) device.config = std::exchange(orders.config, std::nullopt);
     if (device.reader == nullptr) continue;
     if (std::exchange(orders.enter_stop_copy, false)) device.reader->EnterStopCopy();
-    if (std::exchange(orders.read_again, false)) device.reader->ReadAgain();
+    if (std::exchange(orders.read_again, false)) {
+      device.reader->ReadAgain();
+      device.trip_began = orders.at;
+    }
   }
 }
 
@@ -160,6 +168,7 @@ bool SourceWorker::PumpReader(size_t device) {
   DeviceSlot& slot = devices_[device];
   StateReader& reader = *slot.reader;
   DeviceCounters& counters = device_counters_[device];
+  if (slot.trip_began.count() > 0) TimeTrip(device);
   counters.read_bytes.store(reader.stream_bytes(), std::memory_order_relaxed);
   counters.read_packets.store(reader.packets(), std::memory_order_relaxed);
   const bool dry = reader.dry() && reader.idle();
@@ -171,6 +180,27 @@ bool SourceWorker::PumpReader(size_t device) {
   slot.was_dry = dry;
   if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return false;
   return reader.Pump();
+}
+
+// Once the first packet after an order has been read.
+void SourceWorker::TimeTrip(size_t device) {
+  DeviceSlot& slot = devices_[device];
+  DeviceCounters& counters = device_counters_[device];
+  const uint32_t before = counters.read_packets.load(std::memory_order_relaxed);
+  if (slot.reader->packets() == before) return;
+  const Clock::Duration began = std::exchange(slot.trip_began, Clock::Duration(0));
+  if (counters.timed_packets.load(std::memory_order_acquire) != 0) return;
+  counters.timed_since_ns.store(began.count(), std::memory_order_relaxed);
+  counters.timed_packets.store(before + 1, std::memory_order_release);
+}
+
+std::optional<Clock::Duration> SourceWorker::TakeTrip(size_t device, uint32_t loaded) {
+  DeviceCounters& counters = device_counters_[device];
+  const uint32_t packets = counters.timed_packets.load(std::memory_order_acquire);
+  if (packets == 0 || loaded < packets) return std::nullopt;
+  const Clock::Duration since(counters.timed_since_ns.load(std::memory_order_relaxed));
+  counters.timed_packets.store(0, std::memory_order_release);
+  return Clock::Steady().Now() - since;
 }
 
 void SourceWorker::NoteHeld() {

@@ -49,6 +49,10 @@ class SourceWorker final : public WorkerBase {
     // asks for more.
     std::atomic<uint64_t> times_dry{0};
     std::atomic<bool> dry{false};  // now
+    // The packet whose trip is being timed is loaded when so many are; 0: none. Release by the
+    // worker, with timed_since_ns; the session's thread makes it 0 again.
+    std::atomic<uint32_t> timed_packets{0};
+    std::atomic<int64_t> timed_since_ns{0};
   };
   struct LaneCounters {
     std::atomic<uint64_t> bytes{0};  // payload
@@ -99,12 +103,16 @@ class SourceWorker final : public WorkerBase {
   bool streams_closed() const { return streams_closed_.load(std::memory_order_acquire); }
   const DeviceCounters& device_counters(size_t device) const { return device_counters_[device]; }
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
+  // Where a packet's trip is over now that `loaded` are loaded: what it took from the order to read
+  // it. One at a time is timed, the first after an order. Session's thread only.
+  std::optional<Clock::Duration> TakeTrip(size_t device, uint32_t loaded);
 
  private:
   struct DeviceSlot {
     std::unique_ptr<StateReader> reader;  // once there is a stream
     const Notifier* when_dry = nullptr;
     bool was_dry = false;
+    Clock::Duration trip_began{0};  // the last order to read, until something has been read
     std::optional<std::string> config;
     std::optional<Packet> config_packet;
     bool config_made = false;
@@ -116,6 +124,7 @@ class SourceWorker final : public WorkerBase {
     DeviceState state = DeviceState::kStopCopy;
     const Notifier* when_dry = nullptr;
     bool read_again = false;
+    Clock::Duration at{0};  // of the last of those
     bool enter_stop_copy = false;
     std::optional<std::string> config;
   };
@@ -172,6 +181,7 @@ class SourceWorker final : public WorkerBase {
   absl::Status TakeReceipts();
   absl::StatusOr<bool> PumpReaders();
   bool PumpReader(size_t device);
+  void TimeTrip(size_t device);
   void NoteHeld();
   absl::StatusOr<bool> SendPackets();
   bool CollectSent();

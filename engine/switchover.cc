@@ -45,34 +45,28 @@ std::optional<double> RateMeter::bytes_per_second() const {
   return std::nullopt;
 }
 
-SwitchoverCosts CostsOf(uint32_t devices, Clock::Duration source_step, Clock::Duration target_step,
-                        Clock::Duration round_trip) {
-  SwitchoverCosts costs;
-  costs.source_step = source_step;
-  costs.target_step = target_step;
-  costs.round_trip = round_trip;
-  if (devices > 1) {
-    ++costs.source_steps;
-    ++costs.target_steps;
-  }
-  return costs;
+void CountSteps(uint32_t devices, SwitchoverCosts& costs) {
+  costs.source_steps = costs.target_steps = devices > 1 ? 3 : 2;
 }
 
-std::optional<Clock::Duration> EstimateDowntime(uint64_t remaining_bytes,
+std::optional<Clock::Duration> EstimateDowntime(const SwitchoverBytes& bytes,
                                                 std::optional<double> bytes_per_second,
                                                 const SwitchoverCosts& costs) {
-  Clock::Duration downtime = costs.source_steps * costs.source_step +
-                             costs.target_steps * costs.target_step +
-                             costs.messages * costs.round_trip / 2;
   constexpr double kBytesPerSecondAssumed = 100.0 * 1024 * 1024;
-  if (!bytes_per_second.has_value() && remaining_bytes > RateMeter::kBytesMin) return std::nullopt;
-  // A day is longer than any limit, and fits.
-  constexpr double kSecondsMax = 86'400;
-  const double seconds =
-      std::min(kSecondsMax, static_cast<double>(remaining_bytes) /
-                                bytes_per_second.value_or(kBytesPerSecondAssumed));
-  downtime += std::chrono::duration_cast<Clock::Duration>(std::chrono::duration<double>(seconds));
-  return downtime;
+  const uint64_t total = bytes.with_devices + bytes.on_the_way;
+  if (!bytes_per_second.has_value() && total > RateMeter::kBytesMin) return std::nullopt;
+  const auto time_for = [&](uint64_t some) {
+    // A day is longer than any limit, and fits.
+    constexpr double kSecondsMax = 86'400;
+    const double seconds =
+        static_cast<double>(some) / bytes_per_second.value_or(kBytesPerSecondAssumed);
+    return std::chrono::duration_cast<Clock::Duration>(
+        std::chrono::duration<double>(std::min(kSecondsMax, seconds)));
+  };
+  const Clock::Duration to_stop_copy = (costs.source_steps - 1) * costs.source_step;
+  return std::max(to_stop_copy, time_for(bytes.on_the_way)) + time_for(bytes.with_devices) +
+         costs.packet_trip + costs.source_step + costs.target_steps * costs.target_step +
+         costs.config + costs.round_trip;
 }
 
 SwitchoverVerdict DecideSwitchover(const SwitchoverFacts& facts, const PrecopyLimits& limits) {

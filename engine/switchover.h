@@ -51,24 +51,31 @@ class RateMeter {
 struct SwitchoverCosts {
   Clock::Duration source_step{0};  // a state change of all devices at once, at the source
   Clock::Duration target_step{0};  // the same at the target
-  Clock::Duration round_trip{0};   // of the control channel
+  Clock::Duration config{0};       // saving and loading the configurations
+  Clock::Duration packet_trip{0};  // from the order to read the last packet until its receipt
+  Clock::Duration round_trip{0};   // of the control channel, from thread to thread
   uint32_t source_steps = 2;
   uint32_t target_steps = 2;
-  uint32_t messages = 4;
 };
 
-// The steps between "stop" and "they run" with this many devices:
-// source: (to RUNNING_P2P where there are several,) to STOP_COPY with the config saved, to STOP;
-// target: to STOP with the config loaded, (to RUNNING_P2P,) to RUNNING;
-// messages: the last packets, Loaded, Commit, Done.
-SwitchoverCosts CostsOf(uint32_t devices, Clock::Duration source_step, Clock::Duration target_step,
-                        Clock::Duration round_trip);
+// Sets how many steps there are between "stop" and "they run" with this many devices:
+// source: (to RUNNING_P2P where there are several,) to STOP_COPY, to STOP;
+// target: to STOP, (to RUNNING_P2P,) to RUNNING.
+void CountSteps(uint32_t devices, SwitchoverCosts& costs);
 
-// downtime = source_steps × source_step + remaining ÷ rate + target_steps × target_step
-//            + messages × round_trip ÷ 2
-// Without a measured rate 100 MiB/s are assumed for up to RateMeter::kBytesMin, and for more there
-// is no estimate.
-std::optional<Clock::Duration> EstimateDowntime(uint64_t remaining_bytes,
+// What there is to move when the devices are stopped.
+struct SwitchoverBytes {
+  uint64_t with_devices = 0;
+  uint64_t on_the_way = 0;  // read, and not yet loaded
+};
+
+// downtime = the longer of (source_steps - 1) × source_step and on_the_way ÷ rate
+//            + with_devices ÷ rate + packet_trip + target_step + config
+//            + source_step + round_trip + (target_steps - 1) × target_step
+// What is on the way is loaded while the source's devices stop. The trip is the last packet's to
+// the target and Loaded's back, the round trip Commit's and Done's. Without a measured rate 100
+// MiB/s are assumed for up to RateMeter::kBytesMin, and for more there is no estimate.
+std::optional<Clock::Duration> EstimateDowntime(const SwitchoverBytes& bytes,
                                                 std::optional<double> bytes_per_second,
                                                 const SwitchoverCosts& costs);
 
