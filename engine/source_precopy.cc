@@ -11,6 +11,12 @@
 #include "engine/source_impl.h"
 
 namespace godwit {
+namespace {
+
+// A peer that knows no questions must not keep us.
+constexpr std::chrono::milliseconds kProbesWait{100};
+
+}  // namespace
 
 absl::string_view SwitchoverReasonName(SwitchoverReason reason) {
   switch (reason) {
@@ -144,7 +150,9 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
     const uint64_t on_the_way = read_bytes - std::min(read_bytes, loaded_bytes_[i]);
     bytes.with_devices += RemainingBytes(estimate, read_bytes, stop_copy_bytes_[i], now);
     bytes.on_the_way += on_the_way;
-    facts.all_asked &= estimate.asked > 0;
+    // Before the first receipt of what is on the way nothing of that way is measured.
+    const bool measured = on_the_way == 0 || packet_trips_[i].count() > 0;
+    facts.all_asked &= estimate.asked > 0 && measured;
     // The target's receipts are its acknowledgement: what it has loaded is with the device.
     facts.initial_bytes_loaded &=
         estimate.initial_read && loaded_packets_[i] >= estimate.initial_packets;
@@ -153,6 +161,8 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
     loaded_bytes += loaded_bytes_[i];
     busy |= on_the_way > 0 || !counters.dry.load(std::memory_order_relaxed);
   }
+  facts.precopy_time = now - precopy_at_;
+  facts.all_asked &= channel_->probed() || facts.precopy_time > kProbesWait;
   rate_.Sample(now, loaded_bytes, busy);
   const std::optional<double> rate = rate_.bytes_per_second();
   report.remaining_bytes = bytes.with_devices + bytes.on_the_way;
@@ -169,7 +179,6 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
                            report.packet_trip, report.round_trip};
   CountSteps(static_cast<uint32_t>(devices_.size()), costs);
   facts.downtime = EstimateDowntime(bytes, rate, costs);
-  facts.precopy_time = now - precopy_at_;
   return facts;
 }
 

@@ -81,7 +81,8 @@ std::optional<Clock::Duration> EstimateDowntime(const SwitchoverBytes& bytes,
 
 // What the decision is made from.
 struct SwitchoverFacts {
-  bool all_asked = false;             // every device has said what is left
+  // Every device has said what is left, and the way to the target has been timed.
+  bool all_asked = false;
   bool initial_bytes_loaded = false;  // at the target, of every device
   bool exhausted = false;             // no device has more to give before it stops
   std::optional<Clock::Duration> downtime;

@@ -231,7 +231,8 @@ absl::Status ControlChannel::TakePing(uint64_t question, uint64_t answer) {
 absl::Status ControlChannel::Probe() {
   if (!status_.ok()) return status_;
   const Clock::Duration now = clock_.Now();
-  if (probe_out_ || (probes_ > 0 && now - probed_at_ < kProbeInterval)) return absl::OkStatus();
+  const bool too_soon = probes_ >= kProbesAtOnce && now - probed_at_ < kProbeInterval;
+  if (probe_out_ || too_soon) return absl::OkStatus();
   control::ControlMessage message;
   message.mutable_ping()->set_question(++probes_);
   probe_out_ = true;

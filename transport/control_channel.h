@@ -29,6 +29,7 @@ inline constexpr size_t kControlMessageBytesMax = 64 * 1024;
 inline constexpr std::chrono::seconds kControlPingInterval{1};
 inline constexpr std::chrono::seconds kControlSilenceMax{8};
 inline constexpr std::chrono::milliseconds kProbeInterval{5};
+inline constexpr uint64_t kProbesAtOnce = 4;
 
 std::array<char, kControlPrefaceBytes> ControlPreface();
 std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, uint32_t lane);
@@ -64,8 +65,11 @@ class ControlChannel {
   absl::Status Tick();
 
   // Asks the peer for an answer, which times the way through both sides' threads and back. Does
-  // nothing while the last one is out, or before kProbeInterval is over.
+  // nothing while the last one is out, or, after the first kProbesAtOnce, before kProbeInterval is
+  // over.
   absl::Status Probe();
+  // kProbesAtOnce have been answered.
+  bool probed() const { return probes_ - (probe_out_ ? 1 : 0) >= kProbesAtOnce; }
   // The shortest time that a Probe() took: longer ones found a peer that was busy. Before the first
   // answer the connection's smoothed round-trip time, as the kernel has it (TCP_INFO); 0 where it
   // has none.

@@ -176,17 +176,23 @@ TEST_F(ControlChannelTest, OneProbeIsOutAtATimeAndOnlyItsOwnAnswerCounts) {
   EXPECT_EQ(channel_->round_trip(), milliseconds(1000));
 }
 
-TEST_F(ControlChannelTest, ProbesAreNoMoreThanOneAnInterval) {
-  ASSERT_TRUE(channel_->Probe().ok());
-  Arrive(Ping(0, 1));
-  EXPECT_EQ(Receive(), "");
-  (void)Sent();
+TEST_F(ControlChannelTest, AFewProbesGoAtOnceAndThenOneAnInterval) {
+  for (uint64_t probe = 1; probe <= kProbesAtOnce; ++probe) {
+    EXPECT_FALSE(channel_->probed());
+    ASSERT_TRUE(channel_->Probe().ok());
+    EXPECT_THAT(Sent(), testing::EndsWith(Framed(Ping(probe, 0).SerializeAsString())));
+    EXPECT_FALSE(channel_->probed());
+    Arrive(Ping(0, probe));
+    EXPECT_EQ(Receive(), "");
+  }
+  EXPECT_TRUE(channel_->probed());
   clock_.Advance(kProbeInterval - std::chrono::nanoseconds(1));
   ASSERT_TRUE(channel_->Probe().ok());
   EXPECT_EQ(Sent(), "");
   clock_.Advance(std::chrono::nanoseconds(1));
   ASSERT_TRUE(channel_->Probe().ok());
-  EXPECT_EQ(Sent(), Framed(Ping(2, 0).SerializeAsString()));
+  EXPECT_EQ(Sent(), Framed(Ping(kProbesAtOnce + 1, 0).SerializeAsString()));
+  EXPECT_TRUE(channel_->probed());
 }
 
 TEST_F(ControlChannelTest, LengthsOutOfBoundsAreRefused) {
