@@ -17,6 +17,7 @@ namespace godwit {
 namespace {
 
 constexpr std::chrono::milliseconds kMeanwhileInterval{5};
+constexpr int kEmptySteps = 4;
 // How often and how long apart a device that would not go back to RUNNING is asked again.
 constexpr int kRunningRetries = 3;
 constexpr std::chrono::milliseconds kRunningRetryInterval{20};
@@ -44,6 +45,15 @@ class Countdown {
   size_t left_ ABSL_GUARDED_BY(mutex_);
 };
 
+absl::Status CheckInStopCopy(Device& device) {
+  const std::string where = absl::StrCat("device ", device.name());
+  const absl::StatusOr<DeviceState> state = device.State();
+  if (!state.ok()) return Annotate(state.status(), where);
+  if (*state == DeviceState::kStopCopy) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
+                                          ", though nobody took it out of STOP_COPY"));
+}
+
 }  // namespace
 
 absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
@@ -66,6 +76,17 @@ absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size
     if (!result.ok()) return result;
   }
   return absl::OkStatus();
+}
+
+Clock::Duration StepOverhead(size_t devices) {
+  Clock::Duration shortest = Clock::Duration::max();
+  for (int i = 0; i < kEmptySteps; ++i) {
+    const Clock::Duration before = Clock::Steady().Now();
+    (void)ForEachDevice(
+        devices, [](size_t) { return absl::OkStatus(); }, [] {});
+    shortest = std::min(shortest, Clock::Steady().Now() - before);
+  }
+  return shortest;
 }
 
 void StepLog::Add(DeviceStep step) {
@@ -167,14 +188,16 @@ absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::s
 absl::Status CheckStillStopped(const std::vector<Device*>& devices,
                                const std::function<void()>& meanwhile) {
   return ForEachDevice(
+      devices.size(), [&](size_t i) { return CheckInStopCopy(*devices[i]); }, meanwhile);
+}
+
+absl::Status StopForGood(const std::vector<Device*>& devices,
+                         const std::function<void()>& meanwhile, StepLog* log) {
+  return ForEachDevice(
       devices.size(),
       [&](size_t i) -> absl::Status {
-        const std::string where = absl::StrCat("device ", devices[i]->name());
-        const absl::StatusOr<DeviceState> state = devices[i]->State();
-        if (!state.ok()) return Annotate(state.status(), where);
-        if (*state == DeviceState::kStopCopy) return absl::OkStatus();
-        return absl::DataLossError(absl::StrCat(where, ": it is in ", DeviceStateName(*state),
-                                                ", though nobody took it out of STOP_COPY"));
+        GODWIT_RETURN_IF_ERROR(CheckInStopCopy(*devices[i]));
+        return SetStateOf(*devices[i], i, DeviceState::kStop, log).status();
       },
       meanwhile);
 }

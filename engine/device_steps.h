@@ -38,6 +38,9 @@ Clock::Duration Slowest(const std::vector<DeviceStep>& steps);
 absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
                            const std::function<void()>& meanwhile);
 
+// What that itself costs, with threads and all: the shortest of a few steps that do nothing.
+Clock::Duration StepOverhead(size_t devices);
+
 // Takes a device to `wanted`, which opens its stream. FailedPrecondition: it opened none.
 // `position` is the device's, for `log`, where it isn't null.
 absl::StatusOr<UniqueFd> OpenStream(Device& device, size_t position, DeviceState wanted,
@@ -70,6 +73,9 @@ absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::s
 // that was reset behind our back runs, and what was read is not its state.
 absl::Status CheckStillStopped(const std::vector<Device*>& devices,
                                const std::function<void()>& meanwhile);
+// The same, and each that still is goes to STOP.
+absl::Status StopForGood(const std::vector<Device*>& devices,
+                         const std::function<void()>& meanwhile, StepLog* log = nullptr);
 
 // After a failure: every device to RUNNING, and where one refuses, by a reset, of which the
 // observer is told and which its report (one a device) says. DataLoss: all run, but that lost a

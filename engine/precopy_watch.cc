@@ -27,14 +27,18 @@ uint64_t Less(uint64_t from, uint64_t take) { return from - std::min(from, take)
 
 }  // namespace
 
-uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, Clock::Duration now) {
+uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, uint64_t state_bytes,
+                        Clock::Duration now) {
   const uint64_t announced = estimate.initial_bytes + estimate.dirty_bytes;
   const uint64_t remained = std::max(announced, estimate.stop_copy_bytes.value_or(0));
   // Without this a chunk that is being read would look like convergence, whatever gets dirty
   // behind.
   const double age_s = std::chrono::duration<double>(now - estimate.asked_at).count();
   const auto since = static_cast<uint64_t>(estimate.dirty_bytes_per_second * std::max(0.0, age_s));
-  return Less(remained, Less(read_bytes, estimate.read_bytes_before)) + since;
+  const uint64_t read_since = Less(read_bytes, estimate.read_bytes_before);
+  const uint64_t remaining = Less(remained, read_since) + since;
+  if (state_bytes == 0) return remaining;
+  return std::min(remaining, Less(announced, read_since) + state_bytes);
 }
 
 absl::StatusOr<std::unique_ptr<PrecopyWatch>> PrecopyWatch::Make(Device& device, size_t index,

@@ -44,8 +44,10 @@ struct PrecopyEstimate {
 
 // What is left to move if the device were stopped at `now`, of which `read_bytes` have been read
 // since the session began: what the device announced, or what it said that STOP_COPY would bring
-// where that is more, less what has been read since, and what has become dirty since.
-uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, Clock::Duration now);
+// where that is more, less what has been read since, and what has become dirty since; which is at
+// most all of its state, `state_bytes`, where that is known (not 0).
+uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, uint64_t state_bytes,
+                        Clock::Duration now);
 
 // A thread that asks (GET_PRECOPY_INFO, MIG_DATA_SIZE) each time that the stream has run dry, which
 // on mlx5 and virtio is also what makes the next dirty data, and then has the stream read again. A

@@ -107,7 +107,7 @@ absl::Status SourceSession::Impl::MakeArenaAndLanes() {
   const control::LaneSetup& theirs = answer.lane_setup();
   // No time of a peer's is believed further than that.
   constexpr uint64_t kStepNsMax = 3'600'000'000'000;
-  target_step_ = Clock::Duration(std::min(theirs.resume_ns(), kStepNsMax));
+  target_step_ = Clock::Duration(std::min(theirs.step_ns(), kStepNsMax));
   if (static_cast<size_t>(theirs.verbs_size()) != verbs_lanes_.size()) {
     return absl::InvalidArgumentError(absl::StrCat("the target answered ", verbs_lanes_.size(),
                                                    " queue pairs with ", theirs.verbs_size()));
@@ -171,6 +171,7 @@ absl::Status SourceSession::Impl::MakeVerbsLanes() {
 absl::Status SourceSession::Impl::StartWorker() {
   loaded_bytes_.resize(devices_.size());
   loaded_packets_.resize(devices_.size());
+  packet_trips_.resize(devices_.size());
   std::vector<std::string> names;
   for (const Device* device : devices_) names.push_back(device->name());
   const SourceWorker::Limits limits = {options_.packet_bytes, budget_.chain_packets,

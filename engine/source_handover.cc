@@ -23,11 +23,9 @@ constexpr std::chrono::milliseconds kReconnectPause{200};
 
 absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
-  StopWorker();
   GODWIT_RETURN_IF_ERROR(CheckCancelled());
-  GODWIT_RETURN_IF_ERROR(CheckStillStopped(devices_, [this] { KeepAlive(); }));
-  const absl::Status stopped = SetStates(
-      devices_, DeviceState::kStop, nullptr, [this] { KeepAlive(); }, &steps_);
+  const absl::Status stopped = StopForGood(
+      devices_, [this] { KeepAlive(); }, &steps_);
   TellSteps();
   GODWIT_RETURN_IF_ERROR(stopped);
   // Only receipts can be on the way now. Above all no Done: it would be taken for the answer.

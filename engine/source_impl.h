@@ -51,9 +51,11 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status PreCopy();
   absl::Status BeginPreCopy();
   absl::Status FollowPreCopy(SwitchoverVerdict& verdict);
+  void NoteTrip(size_t device);
   // Fills `report` with the numbers that the facts are made of.
   SwitchoverFacts Facts(SwitchoverReport& report);
   absl::Status EndPreCopy();
+  void PredictDowntime();
   absl::Status StopWatches();
 
   absl::Status FollowLanes();
@@ -73,6 +75,7 @@ class SourceSession::Impl final : public SessionBase {
   void MeanwhileTakeReceipts();
   void StopWorker();
   absl::Status TakeLoaded(const control::Loaded& loaded);
+  absl::Status AwaitStreamsClosed();
   absl::Status CompareLoaded(const control::Loaded& loaded);
 
   absl::Status HandOver();
@@ -126,6 +129,7 @@ class SourceSession::Impl final : public SessionBase {
   std::vector<uint64_t> stop_copy_bytes_;  // by device, as it said before the session
   Clock::Duration source_step_{0};
   Clock::Duration target_step_{0};
+  std::vector<Clock::Duration> packet_trips_;  // the shortest, by device; 0: none yet
 
   // worker_ and what it is made with stay as they are once this is true.
   mutable Mutex statistics_mutex_;

@@ -11,6 +11,12 @@
 #include "engine/source_impl.h"
 
 namespace godwit {
+namespace {
+
+// A peer that knows no questions must not keep us.
+constexpr std::chrono::milliseconds kProbesWait{100};
+
+}  // namespace
 
 absl::string_view SwitchoverReasonName(SwitchoverReason reason) {
   switch (reason) {
@@ -73,7 +79,7 @@ absl::Status SourceSession::Impl::BeginPreCopy() {
         return absl::OkStatus();
       },
       [this] { KeepAlive(); });
-  source_step_ = TellSteps();
+  source_step_ = TellSteps() + StepOverhead(devices_.size());
   GODWIT_RETURN_IF_ERROR(begun);
   for (size_t i = 0; i < devices_.size(); ++i) {
     if (!streams[i].valid()) continue;
@@ -85,7 +91,16 @@ absl::Status SourceSession::Impl::BeginPreCopy() {
   return absl::OkStatus();
 }
 
+// The shortest counts: a longer one waited behind other packets, and for those there is the rate.
+void SourceSession::Impl::NoteTrip(size_t device) {
+  const auto trip = worker_->TakeTrip(device, loaded_packets_[device]);
+  if (!trip.has_value()) return;
+  Clock::Duration& shortest = packet_trips_[device];
+  shortest = shortest.count() == 0 ? *trip : std::min(shortest, *trip);
+}
+
 absl::Status SourceSession::Impl::FollowPreCopy(SwitchoverVerdict& verdict) {
+  GODWIT_RETURN_IF_ERROR(channel_->Probe());
   for (size_t i = 0; i < devices_.size(); ++i) {
     if (watches_[i] == nullptr) continue;
     GODWIT_RETURN_IF_ERROR(watches_[i]->status());
@@ -103,13 +118,25 @@ absl::Status SourceSession::Impl::FollowPreCopy(SwitchoverVerdict& verdict) {
   verdict = DecideSwitchover(facts, options_.precopy_limits);
   if (verdict.decision != SwitchoverDecision::kSwitch) return absl::OkStatus();
   report.reason = verdict.reason;
+  report.decided_downtime = report.predicted_downtime;
+  switchover_ = report;
+  return absl::OkStatus();
+}
+
+// Reads that were under way at the decision have ended, and their packets were loaded meanwhile:
+// the report has what is left now.
+void SourceSession::Impl::PredictDowntime() {
+  SwitchoverReport report;
+  report.reason = switchover_->reason;
+  report.decided_downtime = switchover_->decided_downtime;
+  report.predicted_downtime = Facts(report).downtime.value_or(Clock::Duration(0));
   switchover_ = report;
   observer_.OnSwitchover(report);
-  return absl::OkStatus();
 }
 
 SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
   SwitchoverFacts facts;
+  SwitchoverBytes bytes;
   facts.all_asked = facts.initial_bytes_loaded = facts.exhausted = true;
   uint64_t loaded_bytes = 0;
   bool busy = false;
@@ -117,14 +144,17 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
   for (size_t i = 0; i < devices_.size(); ++i) {
     const SourceWorker::DeviceCounters& counters = worker_->device_counters(i);
     if (watches_[i] == nullptr) {
-      report.remaining_bytes += stop_copy_bytes_[i];
+      bytes.with_devices += stop_copy_bytes_[i];
       continue;
     }
     const PrecopyEstimate estimate = watches_[i]->estimate();
     const uint64_t read_bytes = counters.read_bytes.load(std::memory_order_relaxed);
     const uint64_t on_the_way = read_bytes - std::min(read_bytes, loaded_bytes_[i]);
-    report.remaining_bytes += RemainingBytes(estimate, read_bytes, now) + on_the_way;
-    facts.all_asked &= estimate.asked > 0;
+    bytes.with_devices += RemainingBytes(estimate, read_bytes, stop_copy_bytes_[i], now);
+    bytes.on_the_way += on_the_way;
+    // Before the first receipt of what is on the way nothing of that way is measured.
+    const bool measured = on_the_way == 0 || packet_trips_[i].count() > 0;
+    facts.all_asked &= estimate.asked > 0 && measured;
     // The target's receipts are its acknowledgement: what it has loaded is with the device.
     facts.initial_bytes_loaded &=
         estimate.initial_read && loaded_packets_[i] >= estimate.initial_packets;
@@ -133,17 +163,24 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
     loaded_bytes += loaded_bytes_[i];
     busy |= on_the_way > 0 || !counters.dry.load(std::memory_order_relaxed);
   }
+  facts.precopy_time = now - precopy_at_;
+  facts.all_asked &= channel_->probed() || facts.precopy_time > kProbesWait;
   rate_.Sample(now, loaded_bytes, busy);
   const std::optional<double> rate = rate_.bytes_per_second();
+  report.remaining_bytes = bytes.with_devices + bytes.on_the_way;
+  report.on_the_way_bytes = bytes.on_the_way;
   report.bytes_per_second = rate.value_or(0);
   report.source_step = options_.expected_source_step.value_or(source_step_);
   report.target_step = options_.expected_target_step.value_or(target_step_);
+  report.config = options_.expected_config;
   report.round_trip = channel_->round_trip();
-  facts.downtime =
-      EstimateDowntime(report.remaining_bytes, rate,
-                       CostsOf(static_cast<uint32_t>(devices_.size()), report.source_step,
-                               report.target_step, report.round_trip));
-  facts.precopy_time = now - precopy_at_;
+  report.packet_trip = *std::max_element(packet_trips_.begin(), packet_trips_.end());
+  // Before the first: no shorter than a message's.
+  report.packet_trip = std::max(report.packet_trip, report.round_trip);
+  SwitchoverCosts costs = {report.source_step, report.target_step, report.config,
+                           report.packet_trip, report.round_trip};
+  CountSteps(static_cast<uint32_t>(devices_.size()), costs);
+  facts.downtime = EstimateDowntime(bytes, rate, costs);
   return facts;
 }
 
@@ -184,6 +221,7 @@ absl::Status SourceSession::Impl::EndPreCopy() {
     device_reports_[i].precopy_bytes =
         worker_->device_counters(i).read_bytes.load(std::memory_order_relaxed);
   }
+  PredictDowntime();
   return absl::OkStatus();
 }
 

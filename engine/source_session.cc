@@ -128,6 +128,7 @@ absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts
     }
     loaded_packets_[device] = receipts.device_packets(i);
     loaded_bytes_[device] = receipts.device_bytes(i);
+    NoteTrip(device);
   }
   worker_->Wake();
   return absl::OkStatus();
@@ -135,11 +136,26 @@ absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts
 
 absl::Status SourceSession::Impl::TakeLoaded(const control::Loaded& loaded) {
   loaded_at_ = Clock::Steady().Now();
-  // The target can be quicker with its answer than the worker with noting that it has sent the last
-  // packet: let it finish that.
-  StopWorker();
+  lane_maker_.reset();  // no lane is needed any more
   PublishProgress();
-  return CompareLoaded(loaded);
+  GODWIT_RETURN_IF_ERROR(CompareLoaded(loaded));
+  return AwaitStreamsClosed();
+}
+
+// The worker itself and its lanes can wait until the devices run again: taking an io_uring down
+// takes milliseconds.
+absl::Status SourceSession::Impl::AwaitStreamsClosed() {
+  while (!worker_->streams_closed()) {
+    GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
+    if (message.has_value()) {
+      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
+      if (!taken) return OutOfTurn(*message);
+      continue;  // of what has been loaded
+    }
+    if (worker_->failed()) return worker_->status();
+    GODWIT_RETURN_IF_ERROR(WaitForEvents());
+  }
+  return absl::OkStatus();
 }
 
 void SourceSession::Impl::MeanwhileTakeReceipts() {

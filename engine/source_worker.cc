@@ -57,11 +57,15 @@ void SourceWorker::Open(size_t device, UniqueFd data_fd, DeviceState state,
     orders.data_fd = std::move(data_fd);
     orders.state = state;
     orders.when_dry = when_dry;
+    orders.at = Clock::Steady().Now();
   });
 }
 
 void SourceWorker::ReadAgain(size_t device) {
-  Order(device, [](Orders& orders) { orders.read_again = true; });
+  Order(device, [](Orders& orders) {
+    orders.read_again = true;
+    orders.at = Clock::Steady().Now();
+  });
 }
 
 void SourceWorker::EnterStopCopy(size_t device) {
@@ -109,11 +113,15 @@ void SourceWorker::TakeOrders() {
           static_cast<uint16_t>(i), names_[i], std::move(orders.data_fd), limits_.packet_bytes,
           limits_.chain_packets, ring(), arena(), orders.state);
       device.reader->SetTrace(trace());
+      device.trip_began = orders.at;
     }
     if (orders.config.has_value()) device.config = std::exchange(orders.config, std::nullopt);
     if (device.reader == nullptr) continue;
     if (std::exchange(orders.enter_stop_copy, false)) device.reader->EnterStopCopy();
-    if (std::exchange(orders.read_again, false)) device.reader->ReadAgain();
+    if (std::exchange(orders.read_again, false)) {
+      device.reader->ReadAgain();
+      device.trip_began = orders.at;
+    }
   }
   TakeLaneOrders();
 }
@@ -171,6 +179,7 @@ void SourceWorker::LoseLane(size_t lane, absl::Status why) {
 
 // HOT PATH from here to PickLane.
 absl::StatusOr<bool> SourceWorker::Step() {
+  CloseStreams();
   TakeOrders();
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
   if (!new_lanes_.empty()) BringUpLanes();
@@ -180,7 +189,6 @@ absl::StatusOr<bool> SourceWorker::Step() {
   worked |= CollectSent();
   NoteWaits();
   CheckLanes();
-  NoteCompletion();
   return worked;
 }
 
@@ -238,6 +246,7 @@ bool SourceWorker::PumpReader(size_t device) {
   DeviceSlot& slot = devices_[device];
   StateReader& reader = *slot.reader;
   DeviceCounters& counters = device_counters_[device];
+  if (slot.trip_began.count() > 0) TimeTrip(device);
   counters.read_bytes.store(reader.stream_bytes(), std::memory_order_relaxed);
   counters.read_packets.store(reader.packets(), std::memory_order_relaxed);
   const bool dry = reader.dry() && reader.idle();
@@ -249,6 +258,27 @@ bool SourceWorker::PumpReader(size_t device) {
   slot.was_dry = dry;
   if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return false;
   return reader.Pump();
+}
+
+// Once the first packet after an order has been read.
+void SourceWorker::TimeTrip(size_t device) {
+  DeviceSlot& slot = devices_[device];
+  DeviceCounters& counters = device_counters_[device];
+  const uint32_t before = counters.read_packets.load(std::memory_order_relaxed);
+  if (slot.reader->packets() == before) return;
+  const Clock::Duration began = std::exchange(slot.trip_began, Clock::Duration(0));
+  if (counters.timed_packets.load(std::memory_order_acquire) != 0) return;
+  counters.timed_since_ns.store(began.count(), std::memory_order_relaxed);
+  counters.timed_packets.store(before + 1, std::memory_order_release);
+}
+
+std::optional<Clock::Duration> SourceWorker::TakeTrip(size_t device, uint32_t loaded) {
+  DeviceCounters& counters = device_counters_[device];
+  const uint32_t packets = counters.timed_packets.load(std::memory_order_acquire);
+  if (packets == 0 || loaded < packets) return std::nullopt;
+  const Clock::Duration since(counters.timed_since_ns.load(std::memory_order_relaxed));
+  counters.timed_packets.store(0, std::memory_order_release);
+  return Clock::Steady().Now() - since;
 }
 
 void SourceWorker::NoteHeld() {
@@ -309,10 +339,12 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     EncodePacketHeader(packet->header, packet->buffer.header(kFrameHeaderBytes));
 
     const size_t payload_bytes = packet->buffer.payload_bytes();
+    CountSent(at, packet->header, payload_bytes);
+    if (packet->header.is_config() && !all_sent()) NoteCompletion();
     const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet->buffer, 1));
     if (taken == 0) {
       // The queue has room (under_way() says so), so the lane is broken.
-      again_.Push(*std::move(packet));
+      SendAgain(*std::move(packet));  // and counted already
       if (lanes()[at]->status().ok()) {
         return absl::InternalError(
             absl::StrCat("lane ", lane, " takes no packet and has no error"));
@@ -322,7 +354,6 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     }
     ++slot.sent_packets;
     NoteReceiptDue(at, /*progress=*/false);
-    CountSent(at, packet->header, payload_bytes);
     slot.with_lane.Push(
         {trace() != nullptr ? Clock::Steady().Now() : Clock::Duration(0), packet->header});
     worked = true;
@@ -419,8 +450,8 @@ void SourceWorker::CheckLanes() {
   }
 }
 
+// Before the last packet goes to its lane: the target may answer it before the lane is done.
 void SourceWorker::NoteCompletion() {
-  if (all_sent() || !again_.empty()) return;
   for (const DeviceSlot& device : devices_) {
     if (!device.config_made || device.config_packet.has_value()) return;
   }
@@ -429,6 +460,14 @@ void SourceWorker::NoteCompletion() {
                                          std::memory_order_relaxed);
   }
   all_sent_.store(true, std::memory_order_release);
+}
+
+// In the round after the last packet's, so that it is on its way while drivers clean up. There are
+// some that don't leave STOP_COPY before.
+void SourceWorker::CloseStreams() {
+  if (!all_sent() || streams_closed()) return;
+  for (DeviceSlot& device : devices_) device.reader.reset();
+  streams_closed_.store(true, std::memory_order_release);
   events().Notify();
 }
 

@@ -54,6 +54,10 @@ class SourceWorker final : public WorkerBase {
     // asks for more.
     std::atomic<uint64_t> times_dry{0};
     std::atomic<bool> dry{false};  // now
+    // The packet whose trip is being timed is loaded when so many are; 0: none. Release by the
+    // worker, with timed_since_ns; the session's thread makes it 0 again.
+    std::atomic<uint32_t> timed_packets{0};
+    std::atomic<int64_t> timed_since_ns{0};
   };
   struct LaneCounters {
     std::atomic<uint64_t> bytes{0};  // payload
@@ -107,18 +111,24 @@ class SourceWorker final : public WorkerBase {
   Clock::Duration starved_since() const { return starved_.since(); }
   Clock::Duration stalled_since() const { return stalled_.since(); }
 
-  // Every packet, config packets included, is with a lane's kernel or NIC.
+  // Every packet, config packets included, is with a lane, or is just being given to one.
   bool all_sent() const { return all_sent_.load(std::memory_order_acquire); }
+  // The data_fds are closed: soon after all_sent(), and `events` is notified of it.
+  bool streams_closed() const { return streams_closed_.load(std::memory_order_acquire); }
   const DeviceCounters& device_counters(size_t device) const { return device_counters_[device]; }
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
   // The read that Stop() has to wait for.
   const BlockedCall& blocked_call(size_t device) const { return blocked_calls_[device]; }
+  // Where a packet's trip is over now that `loaded` are loaded: what it took from the order to read
+  // it. One at a time is timed, the first after an order. Session's thread only.
+  std::optional<Clock::Duration> TakeTrip(size_t device, uint32_t loaded);
 
  private:
   struct DeviceSlot {
     std::unique_ptr<StateReader> reader;  // once there is a stream
     const Notifier* when_dry = nullptr;
     bool was_dry = false;
+    Clock::Duration trip_began{0};  // the last order to read, until something has been read
     std::optional<std::string> config;
     std::optional<Packet> config_packet;
     bool config_made = false;
@@ -130,6 +140,7 @@ class SourceWorker final : public WorkerBase {
     DeviceState state = DeviceState::kStopCopy;
     const Notifier* when_dry = nullptr;
     bool read_again = false;
+    Clock::Duration at{0};  // of the last of those
     bool enter_stop_copy = false;
     std::optional<std::string> config;
   };
@@ -190,6 +201,7 @@ class SourceWorker final : public WorkerBase {
   absl::Status TakeReceipts();
   absl::StatusOr<bool> PumpReaders();
   bool PumpReader(size_t device);
+  void TimeTrip(size_t device);
   void NoteHeld();
   absl::StatusOr<bool> SendPackets();
   bool CollectSent();
@@ -203,6 +215,7 @@ class SourceWorker final : public WorkerBase {
   void LoseLane(size_t lane, absl::Status why);
   void CheckLanes();
   void NoteCompletion();
+  void CloseStreams();
   // The next packet that may go out: what a dead lane had, then devices in turn; or nothing.
   std::optional<Packet> NextPacket();
   bool MayTake(DeviceSlot& device);
@@ -243,7 +256,8 @@ class SourceWorker final : public WorkerBase {
   std::vector<DeviceCounters> device_counters_;
   std::vector<LaneCounters> lane_counters_;
   std::vector<BlockedCall> blocked_calls_;  // by device
-  std::atomic<bool> all_sent_{false};       // release; covers the final counters
+  std::atomic<bool> all_sent_{false};        // release; covers the final counters
+  std::atomic<bool> streams_closed_{false};  // release by the worker, acquire by streams_closed()
   WaitTime starved_;
   WaitTime stalled_;
 };

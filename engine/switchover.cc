@@ -8,21 +8,26 @@ void RateMeter::Sample(Clock::Duration now, uint64_t bytes, bool busy) {
   if (last_now_.has_value()) {
     const uint64_t came = bytes - std::min(bytes, last_bytes_);
     // What came belongs to the time that it took, also when nothing is left to move now.
-    if (busy || came > 0) open_.time += now - *last_now_;
-    open_.bytes += came;
-    if (open_.time >= kSampleMin || (!busy && open_.bytes > 0)) {
-      Close(open_);
-      open_ = {};
+    if (busy || came > 0) {
+      all_.time += now - *last_now_;
+      all_.bytes += came;
     }
+    if (streaming_) Stream(now - *last_now_, came, !busy);
+    streaming_ = busy && (streaming_ || came > 0);
   }
   last_now_ = now;
   last_bytes_ = bytes;
 }
 
-void RateMeter::Close(const Slice& slice) {
-  slices_.push_back(slice);
-  sum_.time += slice.time;
-  sum_.bytes += slice.bytes;
+void RateMeter::Stream(Clock::Duration time, uint64_t bytes, bool ends) {
+  if (ends && bytes == 0) time = Clock::Duration::zero();  // it had ended before
+  open_.time += time;
+  open_.bytes += bytes;
+  if (open_.time < kSampleMin && !ends) return;
+  slices_.push_back(open_);
+  sum_.time += open_.time;
+  sum_.bytes += open_.bytes;
+  open_ = {};
   while (slices_.size() > kSamplesMax ||
          (slices_.size() > 1 && sum_.time - slices_.front().time > kWindow)) {
     sum_.time -= slices_.front().time;
@@ -32,40 +37,36 @@ void RateMeter::Close(const Slice& slice) {
 }
 
 std::optional<double> RateMeter::bytes_per_second() const {
-  const Clock::Duration time = sum_.time + open_.time;
-  const uint64_t bytes = sum_.bytes + open_.bytes;
-  if (bytes < kBytesMin || time <= Clock::Duration::zero()) return std::nullopt;
-  return static_cast<double>(bytes) / std::chrono::duration<double>(time).count();
-}
-
-SwitchoverCosts CostsOf(uint32_t devices, Clock::Duration source_step, Clock::Duration target_step,
-                        Clock::Duration round_trip) {
-  SwitchoverCosts costs;
-  costs.source_step = source_step;
-  costs.target_step = target_step;
-  costs.round_trip = round_trip;
-  if (devices > 1) {
-    ++costs.source_steps;
-    ++costs.target_steps;
+  const Slice streamed = {sum_.time + open_.time, sum_.bytes + open_.bytes};
+  for (const Slice& slice : {streamed, all_}) {
+    if (slice.bytes < kBytesMin || slice.time <= Clock::Duration::zero()) continue;
+    return static_cast<double>(slice.bytes) / std::chrono::duration<double>(slice.time).count();
   }
-  return costs;
+  return std::nullopt;
 }
 
-std::optional<Clock::Duration> EstimateDowntime(uint64_t remaining_bytes,
+void CountSteps(uint32_t devices, SwitchoverCosts& costs) {
+  costs.source_steps = costs.target_steps = devices > 1 ? 3 : 2;
+}
+
+std::optional<Clock::Duration> EstimateDowntime(const SwitchoverBytes& bytes,
                                                 std::optional<double> bytes_per_second,
                                                 const SwitchoverCosts& costs) {
-  Clock::Duration downtime = costs.source_steps * costs.source_step +
-                             costs.target_steps * costs.target_step +
-                             costs.messages * costs.round_trip / 2;
   constexpr double kBytesPerSecondAssumed = 100.0 * 1024 * 1024;
-  if (!bytes_per_second.has_value() && remaining_bytes > RateMeter::kBytesMin) return std::nullopt;
-  // A day is longer than any limit, and fits.
-  constexpr double kSecondsMax = 86'400;
-  const double seconds =
-      std::min(kSecondsMax, static_cast<double>(remaining_bytes) /
-                                bytes_per_second.value_or(kBytesPerSecondAssumed));
-  downtime += std::chrono::duration_cast<Clock::Duration>(std::chrono::duration<double>(seconds));
-  return downtime;
+  const uint64_t total = bytes.with_devices + bytes.on_the_way;
+  if (!bytes_per_second.has_value() && total > RateMeter::kBytesMin) return std::nullopt;
+  const auto time_for = [&](uint64_t some) {
+    // A day is longer than any limit, and fits.
+    constexpr double kSecondsMax = 86'400;
+    const double seconds =
+        static_cast<double>(some) / bytes_per_second.value_or(kBytesPerSecondAssumed);
+    return std::chrono::duration_cast<Clock::Duration>(
+        std::chrono::duration<double>(std::min(kSecondsMax, seconds)));
+  };
+  const Clock::Duration to_stop_copy = (costs.source_steps - 1) * costs.source_step;
+  return std::max(to_stop_copy, time_for(bytes.on_the_way)) + time_for(bytes.with_devices) +
+         costs.packet_trip + costs.source_step + costs.target_steps * costs.target_step +
+         costs.config + costs.round_trip;
 }
 
 SwitchoverVerdict DecideSwitchover(const SwitchoverFacts& facts, const PrecopyLimits& limits) {

@@ -122,7 +122,7 @@ absl::Status TargetSession::Impl::Resume() {
   resuming_ = true;
   const absl::Status resumed = SetStates(
       devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); }, &steps_);
-  target_step_ = TellSteps();
+  target_step_ = TellSteps() + StepOverhead(devices_.size());
   return resumed;
 }
 
@@ -131,7 +131,7 @@ absl::Status TargetSession::Impl::MakeLanes() {
                           Await(control::ControlMessage::kLaneSetup, "the source's lanes"));
   control::ControlMessage answer;
   control::LaneSetup& ours = *answer.mutable_lane_setup();
-  ours.set_resume_ns(static_cast<uint64_t>(target_step_.count()));
+  ours.set_step_ns(static_cast<uint64_t>(target_step_.count()));
   GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs
                              ? MakeVerbsLanes(message.lane_setup(), ours)
                              : AcceptTcpLanes());

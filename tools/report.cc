@@ -53,12 +53,19 @@ nlohmann::json SwitchoverJson(const SessionReport& report) {
   const SwitchoverReport& decision = *report.switchover;
   nlohmann::json json = {{"reason", SwitchoverReasonName(decision.reason)},
                          {"remaining_bytes", decision.remaining_bytes},
+                         {"on_the_way_bytes", decision.on_the_way_bytes},
                          {"bytes_per_second", decision.bytes_per_second},
                          {"source_step_ms", Milliseconds(decision.source_step)},
                          {"target_step_ms", Milliseconds(decision.target_step)},
+                         {"config_ms", Milliseconds(decision.config)},
+                         {"packet_trip_ms", Milliseconds(decision.packet_trip)},
                          {"round_trip_ms", Milliseconds(decision.round_trip)},
+                         {"decided_downtime_ms", nullptr},
                          {"predicted_downtime_ms", nullptr},
                          {"actual_minus_predicted_ms", nullptr}};
+  if (decision.decided_downtime.count() > 0) {
+    json["decided_downtime_ms"] = Milliseconds(decision.decided_downtime);
+  }
   if (decision.predicted_downtime.count() == 0) return json;
   json["predicted_downtime_ms"] = Milliseconds(decision.predicted_downtime);
   if (report.outcome == SessionOutcome::kDone) {

@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -188,8 +189,8 @@ absl::StatusOr<std::optional<control::ControlMessage>> ControlChannel::Receive()
       return Fail(absl::InvalidArgumentError(
           absl::StrCat("it sent a control message of ", bytes, " bytes that does not parse")));
     }
-    if (message.message_case() == control::ControlMessage::kPing) continue;
-    return message;
+    if (message.message_case() != control::ControlMessage::kPing) return message;
+    GODWIT_RETURN_IF_ERROR(TakePing(message.ping().question(), message.ping().answer()));
   }
   if (peer_closed_) {
     return Fail(absl::UnavailableError(
@@ -218,7 +219,32 @@ absl::Status ControlChannel::Tick() {
   return Flush();
 }
 
+absl::Status ControlChannel::TakePing(uint64_t question, uint64_t answer) {
+  if (probe_out_ && answer == probes_) {
+    const Clock::Duration took = clock_.Now() - probed_at_;
+    shortest_probe_ = std::min(shortest_probe_.value_or(took), took);
+    probe_out_ = false;
+  }
+  if (question == 0) return absl::OkStatus();
+  control::ControlMessage message;
+  message.mutable_ping()->set_answer(question);
+  return Send(message);
+}
+
+absl::Status ControlChannel::Probe() {
+  if (!status_.ok()) return status_;
+  const Clock::Duration now = clock_.Now();
+  const bool too_soon = probes_ >= kProbesAtOnce && now - probed_at_ < kProbeInterval;
+  if (probe_out_ || too_soon) return absl::OkStatus();
+  control::ControlMessage message;
+  message.mutable_ping()->set_question(++probes_);
+  probe_out_ = true;
+  probed_at_ = now;
+  return Send(message);
+}
+
 Clock::Duration ControlChannel::round_trip() const {
+  if (shortest_probe_.has_value()) return *shortest_probe_;
   tcp_info info{};
   socklen_t length = sizeof(info);
   if (::getsockopt(socket_.get(), IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return {};

@@ -28,6 +28,8 @@ inline constexpr size_t kSessionIdBytes = 16;
 inline constexpr size_t kControlMessageBytesMax = 64 * 1024;
 inline constexpr std::chrono::seconds kControlPingInterval{1};
 inline constexpr std::chrono::seconds kControlSilenceMax{8};
+inline constexpr std::chrono::milliseconds kProbeInterval{5};
+inline constexpr uint64_t kProbesAtOnce = 4;
 
 std::array<char, kControlPrefaceBytes> ControlPreface();
 // `generation` counts how often that lane was made before.
@@ -65,8 +67,15 @@ class ControlChannel {
   // Call at least a few times a second: sends Ping when it is due and notices a silent peer.
   absl::Status Tick();
 
-  // The connection's smoothed round-trip time, as the kernel has it (TCP_INFO); 0 where it has
-  // none.
+  // Asks the peer for an answer, which times the way through both sides' threads and back. Does
+  // nothing while the last one is out, or, after the first kProbesAtOnce, before kProbeInterval is
+  // over.
+  absl::Status Probe();
+  // kProbesAtOnce have been answered.
+  bool probed() const { return probes_ - (probe_out_ ? 1 : 0) >= kProbesAtOnce; }
+  // The shortest time that a Probe() took: longer ones found a peer that was busy. Before the first
+  // answer the connection's smoothed round-trip time, as the kernel has it (TCP_INFO); 0 where it
+  // has none.
   Clock::Duration round_trip() const;
 
   int fd() const { return socket_.get(); }
@@ -77,6 +86,7 @@ class ControlChannel {
 
  private:
   absl::Status Fail(absl::Status status);
+  absl::Status TakePing(uint64_t question, uint64_t answer);
   absl::Status ReadSome();
 
   UniqueFd socket_;
@@ -87,6 +97,10 @@ class ControlChannel {
   std::string outbox_;  // at most kOutboxBytesMax
   Clock::Duration last_sent_;
   Clock::Duration last_received_;
+  uint64_t probes_ = 0;  // sent
+  bool probe_out_ = false;
+  Clock::Duration probed_at_{0};
+  std::optional<Clock::Duration> shortest_probe_;
   bool peer_closed_ = false;
   bool end_of_stream_ = false;  // closed by FIN, not by a reset
   absl::Status status_;

@@ -72,16 +72,22 @@ struct PrecopyIteration {
   uint64_t dirty_bytes = 0;
 };
 
-// The decision to stop the devices, with its numbers.
+// The decision to stop the devices, with the numbers as they were when the last read before the
+// stop had ended.
 struct SwitchoverReport {
   SwitchoverReason reason = SwitchoverReason::kConverged;
-  uint64_t remaining_bytes = 0;
-  double bytes_per_second = 0;  // 0: nothing was measured
-  // Longest state change of all devices at once so far, at either side, and the channel's delay.
+  uint64_t remaining_bytes = 0;   // not yet loaded
+  uint64_t on_the_way_bytes = 0;  // of those; the others were still with the devices
+  double bytes_per_second = 0;    // 0: nothing was measured
+  // A state change of all devices at once, at either side, as measured or configured.
   std::chrono::nanoseconds source_step{0};
   std::chrono::nanoseconds target_step{0};
-  std::chrono::nanoseconds round_trip{0};
-  // By the formula in docs/switchover.md; 0: could not be predicted.
+  std::chrono::nanoseconds config{0};       // as configured
+  std::chrono::nanoseconds packet_trip{0};  // from the order to read a packet until its receipt
+  std::chrono::nanoseconds round_trip{0};   // of the control channel
+  // By the formula in docs/switchover.md, when it was decided, and of the numbers above; 0: could
+  // not be predicted.
+  std::chrono::nanoseconds decided_downtime{0};
   std::chrono::nanoseconds predicted_downtime{0};
 };
 
@@ -185,6 +191,7 @@ class SessionObserver {
   // One line for people: a stranger was turned away, a device's rollback failed, …
   virtual void OnNote(absl::string_view /*line*/) {}
   virtual void OnPrecopyIteration(const PrecopyIteration& /*iteration*/) {}
+  // Just before the devices are stopped.
   virtual void OnSwitchover(const SwitchoverReport& /*decision*/) {}
   virtual void OnDeviceStep(const DeviceStep& /*step*/) {}
   virtual void OnLane(const LaneEvent& /*event*/) {}
@@ -212,6 +219,8 @@ struct SourceOptions {
   // in place of what this session has measured.
   std::optional<std::chrono::nanoseconds> expected_source_step;
   std::optional<std::chrono::nanoseconds> expected_target_step;
+  // And what saving and loading their configurations takes, together: it is not measured before.
+  std::chrono::nanoseconds expected_config{0};
   // With the VM stopped: how long the target may load nothing more before all is rolled back.
   std::chrono::milliseconds progress_timeout{60'000};
   // How long all lanes may be down before the session is rolled back. One that is left is enough.

@@ -109,5 +109,24 @@ TEST(CheckStillStoppedTest, TheOneThatLeftStopCopyIsNamedWithItsState) {
   }
 }
 
+TEST(StopForGoodTest, OnlyWhatIsStillInStopCopyGoesToStop) {
+  StubDevice nic("nic", kWithP2p);
+  StubDevice accelerator("accelerator", kWithP2p);
+  const std::vector<Device*> devices = {&nic, &accelerator};
+  ASSERT_TRUE(SetStates(devices, DeviceState::kStopCopy, nullptr, [] {}).ok());
+  ASSERT_TRUE(accelerator.SetState(DeviceState::kRunning).ok());
+  StepLog log;
+  const absl::Status status = StopForGood(
+      devices, [] {}, &log);
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("device accelerator: it is in RUNNING"));
+  EXPECT_EQ(nic.State().value(), DeviceState::kStop);
+  EXPECT_EQ(accelerator.State().value(), DeviceState::kRunning);
+  const std::vector<DeviceStep> steps = log.Take();
+  ASSERT_EQ(steps.size(), 1U);
+  EXPECT_EQ(steps[0].device, 0U);
+  EXPECT_EQ(steps[0].to, DeviceState::kStop);
+}
+
 }  // namespace
 }  // namespace godwit

@@ -2,8 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+
+#include <chrono>
+#include <thread>
+
 #include "engine/packet.h"
 #include "tests/engine/raw_peer.h"
+#include "tests/engine/raw_target.h"
 #include "tests/engine/right_stream.h"
 #include "tests/engine/session_world.h"
 
@@ -124,6 +130,100 @@ TEST_F(LanesTest, TheSequenceOfTheLaneBeforeIsRefusedOnTheNext) {
   EXPECT_THAT(why, HasSubstr("lane sequence"));
   source.channel.Hang();
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);
+}
+
+// The source's side.
+TEST(SourceLanesTest, ALaneThatTheTargetClosesIsMadeAgainAndHasItsPacketsAgain) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [](RawTarget& t) {
+    t.Ready();
+    EXPECT_EQ(t.HearFrames().size(), 3U);
+    t.lane.Reset();  // with nothing receipted
+    t.lane = t.Accept();
+    const std::string preface = Hear(t.lane.get(), 28);
+    EXPECT_EQ(preface.substr(24), wire::BigEndian(1, 2) + wire::BigEndian(0, 2));
+    std::vector<wire::Frame> frames;
+    for (uint32_t i = 0; i < 3; ++i) {
+      frames.push_back(wire::Decode(t.HearFrame()));
+      EXPECT_EQ(frames[i].index, i);
+      EXPECT_EQ(frames[i].epoch, 1U);
+      EXPECT_EQ(frames[i].lane_sequence, LaneCount(1, i));
+      if (i > 0) continue;
+      // Until it has proved itself it has one packet at a time.
+      char byte = 0;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      EXPECT_EQ(::recv(t.lane.get(), &byte, 1, MSG_DONTWAIT), -1) << "a packet too many";
+      t.SendReceipts({LaneCount(1, 1)}, {0});
+    }
+    t.SendLoaded(16, frames.back().crc_before);
+    t.HearCommit();
+    control::ControlMessage done;
+    done.mutable_done();
+    t.channel.Send(done);
+  });
+  EXPECT_EQ(report.outcome, SessionOutcome::kDone) << report.status;
+  EXPECT_EQ(report.lanes[0].remade, 1U);
+  EXPECT_EQ(report.lanes[0].sent_again, 3U);
+  EXPECT_EQ(report.bytes, 16U);
+}
+
+TEST(SourceLanesTest, AReceiptForTheLaneBeforeSaysNothingOfTheNext) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [](RawTarget& t) {
+    t.Ready();
+    EXPECT_EQ(t.HearFrames().size(), 3U);
+    t.lane.Reset();
+    t.lane = t.Accept();
+    (void)Hear(t.lane.get(), 28);
+    (void)t.HearFrame();
+    t.SendReceipts({LaneCount(0, 3)}, {0});  // late, and of no use
+    char byte = 0;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(::recv(t.lane.get(), &byte, 1, MSG_DONTWAIT), -1) << "it took it for its own";
+    t.channel.Hang();
+    t.channel = RawChannel(UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)));
+  });
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack) << report.status;
+  devices.ExpectAllIn(DeviceState::kRunning);
+}
+
+TEST(SourceLanesTest, AReceiptForALaneThatIsYetToBeMadeIsALie) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [](RawTarget& t) {
+    t.Ready();
+    EXPECT_EQ(t.HearFrames().size(), 3U);
+    t.SendReceipts({LaneCount(1, 0)}, {0});
+    (void)t.channel.HearAbort();
+    t.channel.Hang();
+  });
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("acknowledges"));
+}
+
+TEST(SourceLanesTest, WithNoLaneLeftItIsRolledBackWhenTheTimeIsOver) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  SourceOptions options = SourceOptionsFor(target.port);
+  options.lanes = 1;
+  options.packet_bytes = 8;
+  options.reconnect_timeout = std::chrono::milliseconds(300);
+  std::thread thread([&] {
+    target.Ready();
+    EXPECT_EQ(target.HearFrames().size(), 3U);
+    target.listener.Reset();  // nobody takes the new one
+    target.lane.Reset();
+    EXPECT_THAT(target.channel.HearAbort(), HasSubstr("lanes have been down for 300 ms"));
+    target.channel.Hang();
+  });
+  RecordingObserver observer;
+  SourceSession session(options, devices.pointers(), observer);
+  const SessionReport report = session.Run();
+  thread.join();
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  devices.ExpectAllIn(DeviceState::kRunning);
 }
 
 }  // namespace

@@ -48,6 +48,25 @@ TEST(SourceHandoverTest, ToAGoodTargetTheDeviceIsHandedOver) {
   }
 }
 
+// Taking them down takes milliseconds, for which a VM need not stand still.
+TEST(SourceHandoverTest, TheLanesStayUntilTheDevicesRunAtTheTarget) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [](RawTarget& t) {
+    t.Ready();
+    t.SendLoaded(16, t.HearFrames().back().crc_before);
+    t.HearCommit();
+    char byte = 0;
+    EXPECT_EQ(::recv(t.lane.get(), &byte, 1, MSG_DONTWAIT), -1) << "it is closed";
+    EXPECT_EQ(errno, EAGAIN);
+    control::ControlMessage done;
+    done.mutable_done();
+    t.channel.Send(done);
+    EXPECT_EQ(Hear(t.lane.get(), 1), "");
+  });
+  EXPECT_EQ(report.outcome, SessionOutcome::kDone) << report.status;
+}
+
 // The last packet leaves before the step that stopped its device is over, so Loaded may come within
 // it. This one comes sooner still: it is not out of turn, but it is a lie.
 TEST(SourceHandoverTest, LoadedThatComesWhileADeviceStopsIsLookedAtWhenItStands) {

@@ -32,6 +32,28 @@ TEST(RateMeterTest, IdleTimeDoesNotCount) {
   EXPECT_DOUBLE_EQ(*meter.bytes_per_second(), 100.0 * kMiB);
 }
 
+// What the first receipt takes is the packet's trip, which the estimate has as a term of its own.
+TEST(RateMeterTest, TimeAndBytesCountFromTheFirstReceiptOn) {
+  RateMeter meter;
+  for (uint64_t second = 0; second < 10; ++second) {
+    meter.Sample(seconds(second), 10 * kMiB * second, true);
+    meter.Sample(seconds(second) + milliseconds(900), 10 * kMiB * second + kMiB, true);
+    meter.Sample(seconds(second) + milliseconds(950), 10 * kMiB * (second + 1), false);
+  }
+  EXPECT_DOUBLE_EQ(*meter.bytes_per_second(), 9.0 * kMiB / 0.05);
+}
+
+// Or many that come in one piece each would be no rate, and what is large could not be estimated.
+TEST(RateMeterTest, WhereOnlyFirstReceiptsComeAllOfTheirTimeCounts) {
+  RateMeter meter;
+  for (uint64_t second = 0; second < 10; ++second) {
+    meter.Sample(seconds(second), kMiB * second, true);
+    meter.Sample(seconds(second) + milliseconds(100), kMiB * (second + 1), false);
+    meter.Sample(seconds(second) + milliseconds(900), kMiB * (second + 1), false);
+  }
+  EXPECT_NEAR(*meter.bytes_per_second(), 10.0 * kMiB / (10 * 0.1 + 9 * 0.1), 1);
+}
+
 TEST(RateMeterTest, TimeInWhichNothingCameThoughThereWasSomethingCounts) {
   RateMeter meter;
   meter.Sample(seconds(0), 0, true);
@@ -58,25 +80,45 @@ TEST(RateMeterTest, TheDistantPastIsForgotten) {
   EXPECT_NEAR(*meter.bytes_per_second() / kMiB, 10, 1);
 }
 
+SwitchoverCosts Costs(uint32_t devices) {
+  SwitchoverCosts costs;
+  costs.source_step = milliseconds(10);
+  costs.target_step = milliseconds(7);
+  costs.config = milliseconds(5);
+  costs.packet_trip = milliseconds(3);
+  costs.round_trip = milliseconds(1);
+  CountSteps(devices, costs);
+  return costs;
+}
+
 TEST(EstimateTest, IsTheSumOfItsTerms) {
-  const SwitchoverCosts one = CostsOf(1, milliseconds(10), milliseconds(7), milliseconds(1));
-  EXPECT_EQ(*EstimateDowntime(0, std::nullopt, one), milliseconds(2 * 10 + 2 * 7 + 2));
-  EXPECT_EQ(*EstimateDowntime(50 * kMiB, 100.0 * kMiB, one), milliseconds(36 + 500));
+  constexpr milliseconds kOne(2 * 10 + 2 * 7 + 5 + 3 + 1);
+  EXPECT_EQ(*EstimateDowntime({}, std::nullopt, Costs(1)), kOne);
+  EXPECT_EQ(*EstimateDowntime({50 * kMiB, 0}, 100.0 * kMiB, Costs(1)), kOne + milliseconds(500));
   // The P2P barrier of several is a step more on each side, however many there are.
   for (const uint32_t devices : {2U, 64U}) {
-    const SwitchoverCosts more = CostsOf(devices, milliseconds(10), milliseconds(7), {});
-    EXPECT_EQ(*EstimateDowntime(0, std::nullopt, more), milliseconds(3 * 10 + 3 * 7));
+    EXPECT_EQ(*EstimateDowntime({}, std::nullopt, Costs(devices)), kOne + milliseconds(10 + 7));
   }
+}
+
+TEST(EstimateTest, WhatIsOnTheWayIsLoadedWhileTheDevicesStop) {
+  const Clock::Duration nothing = *EstimateDowntime({}, std::nullopt, Costs(2));
+  EXPECT_EQ(*EstimateDowntime({0, 2 * kMiB}, 100.0 * kMiB, Costs(2)), nothing);
+  EXPECT_EQ(*EstimateDowntime({0, 3 * kMiB}, 100.0 * kMiB, Costs(2)), nothing + milliseconds(10));
+  EXPECT_EQ(*EstimateDowntime({kMiB, 3 * kMiB}, 100.0 * kMiB, Costs(2)),
+            nothing + milliseconds(20));
 }
 
 TEST(EstimateTest, WithoutARateOnlyLittleCanBeEstimated) {
   const SwitchoverCosts none;
-  EXPECT_EQ(*EstimateDowntime(kMiB, std::nullopt, none), milliseconds(10));
-  EXPECT_FALSE(EstimateDowntime(kMiB + 1, std::nullopt, none).has_value());
+  EXPECT_EQ(*EstimateDowntime({kMiB, 0}, std::nullopt, none), milliseconds(10));
+  EXPECT_EQ(*EstimateDowntime({0, kMiB}, std::nullopt, none), milliseconds(10));
+  EXPECT_FALSE(EstimateDowntime({kMiB + 1, 0}, std::nullopt, none).has_value());
+  EXPECT_FALSE(EstimateDowntime({kMiB, 1}, std::nullopt, none).has_value());
 }
 
 TEST(EstimateTest, AStandstillDoesNotOverflow) {
-  EXPECT_EQ(*EstimateDowntime(~uint64_t{0}, 1e-9, SwitchoverCosts()), std::chrono::hours(24));
+  EXPECT_EQ(*EstimateDowntime({~uint64_t{0}, 0}, 1e-9, SwitchoverCosts()), std::chrono::hours(24));
 }
 
 TEST(RemainingTest, ReadsComeOffWhatWasAnnounced) {
@@ -84,15 +126,15 @@ TEST(RemainingTest, ReadsComeOffWhatWasAnnounced) {
   estimate.initial_bytes = 100;
   estimate.dirty_bytes = 50;
   estimate.read_bytes_before = 1000;
-  EXPECT_EQ(RemainingBytes(estimate, 1000, {}), 150U);
-  EXPECT_EQ(RemainingBytes(estimate, 1120, {}), 30U);
-  EXPECT_EQ(RemainingBytes(estimate, 1200, {}), 0U);  // more came than was announced
+  EXPECT_EQ(RemainingBytes(estimate, 1000, 0, {}), 150U);
+  EXPECT_EQ(RemainingBytes(estimate, 1120, 0, {}), 30U);
+  EXPECT_EQ(RemainingBytes(estimate, 1200, 0, {}), 0U);  // more came than was announced
   estimate.stop_copy_bytes = 70;
-  EXPECT_EQ(RemainingBytes(estimate, 1000, {}), 150U);
-  EXPECT_EQ(RemainingBytes(estimate, 1120, {}), 30U);
+  EXPECT_EQ(RemainingBytes(estimate, 1000, 0, {}), 150U);
+  EXPECT_EQ(RemainingBytes(estimate, 1120, 0, {}), 30U);
   estimate.stop_copy_bytes = 300;  // virtio: what was announced, and then a whole context more
-  EXPECT_EQ(RemainingBytes(estimate, 1000, {}), 300U);
-  EXPECT_EQ(RemainingBytes(estimate, 1150, {}), 150U);
+  EXPECT_EQ(RemainingBytes(estimate, 1000, 0, {}), 300U);
+  EXPECT_EQ(RemainingBytes(estimate, 1150, 0, {}), 150U);
 }
 
 // A chunk that has been read is no convergence: what got dirty behind it counts.
@@ -101,9 +143,21 @@ TEST(RemainingTest, WhatGetsDirtyMeanwhileCounts) {
   estimate.dirty_bytes = 100;
   estimate.asked_at = seconds(5);
   estimate.dirty_bytes_per_second = 400;
-  EXPECT_EQ(RemainingBytes(estimate, 0, seconds(5)), 100U);
-  EXPECT_EQ(RemainingBytes(estimate, 100, milliseconds(5250)), 100U);
-  EXPECT_EQ(RemainingBytes(estimate, 40, seconds(6)), 460U);
+  EXPECT_EQ(RemainingBytes(estimate, 0, 0, seconds(5)), 100U);
+  EXPECT_EQ(RemainingBytes(estimate, 100, 0, milliseconds(5250)), 100U);
+  EXPECT_EQ(RemainingBytes(estimate, 40, 0, seconds(6)), 460U);
+}
+
+// virtio's dirty data is a whole context each time, and in 20 ms there is no second one.
+TEST(RemainingTest, ADeviceHasNoMoreThanAllOfItsStateBehindWhatItAnnounced) {
+  PrecopyEstimate estimate;
+  estimate.dirty_bytes = 100;
+  estimate.stop_copy_bytes = 200;
+  estimate.dirty_bytes_per_second = 5000;
+  EXPECT_EQ(RemainingBytes(estimate, 0, 100, milliseconds(20)), 200U);
+  EXPECT_EQ(RemainingBytes(estimate, 60, 100, milliseconds(20)), 140U);
+  EXPECT_EQ(RemainingBytes(estimate, 100, 100, milliseconds(20)), 100U);
+  EXPECT_EQ(RemainingBytes(estimate, 100, 0, milliseconds(20)), 200U);
 }
 
 // Facts under which the answer is "switch: converged"; each test spoils one.

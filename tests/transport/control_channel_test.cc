@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -27,6 +28,13 @@ std::string Framed(const std::string& body) {
     bytes.push_back(static_cast<char>(body.size() >> shift));
   }
   return bytes + body;
+}
+
+control::ControlMessage Ping(uint64_t question, uint64_t answer) {
+  control::ControlMessage message;
+  message.mutable_ping()->set_question(question);
+  message.mutable_ping()->set_answer(answer);
+  return message;
 }
 
 control::ControlMessage AbortWith(const std::string& reason) {
@@ -120,6 +128,71 @@ TEST_F(ControlChannelTest, PingIsHeardButNotHandedOn) {
   Arrive(ping);
   Arrive(AbortWith("after"));
   EXPECT_EQ(Receive(), "after");
+}
+
+TEST_F(ControlChannelTest, AQuestionIsAnsweredAsSoonAsItIsRead) {
+  ASSERT_TRUE(channel_->Flush().ok());
+  (void)Sent();
+  Arrive(Ping(7, 0));
+  Arrive(Ping(~uint64_t{0}, 0));
+  Arrive(AbortWith("after"));
+  EXPECT_EQ(Receive(), "after");
+  EXPECT_EQ(Sent(), Framed(Ping(0, 7).SerializeAsString()) +
+                        Framed(Ping(0, ~uint64_t{0}).SerializeAsString()));
+}
+
+TEST_F(ControlChannelTest, TheRoundTripIsTheShortestProbes) {
+  ASSERT_TRUE(channel_->Flush().ok());
+  (void)Sent();
+  uint64_t question = 0;
+  for (const int took_ms : {7, 3, 9}) {
+    ASSERT_TRUE(channel_->Probe().ok());
+    EXPECT_EQ(Sent(), Framed(Ping(++question, 0).SerializeAsString()));
+    clock_.Advance(milliseconds(took_ms));
+    Arrive(Ping(0, question));
+    EXPECT_EQ(Receive(), "");
+    EXPECT_EQ(channel_->round_trip(), milliseconds(std::min(took_ms, question == 1 ? 7 : 3)));
+    clock_.Advance(kProbeInterval);
+  }
+}
+
+TEST_F(ControlChannelTest, OneProbeIsOutAtATimeAndOnlyItsOwnAnswerCounts) {
+  ASSERT_TRUE(channel_->Probe().ok());
+  (void)Sent();
+  clock_.Advance(milliseconds(1000));
+  ASSERT_TRUE(channel_->Probe().ok());
+  EXPECT_EQ(Sent(), "");
+  Arrive(Ping(0, 2));
+  Arrive(Ping(0, 0));
+  EXPECT_EQ(Receive(), "");
+  EXPECT_EQ(channel_->round_trip(), milliseconds(0));
+  Arrive(Ping(0, 1));
+  EXPECT_EQ(Receive(), "");
+  EXPECT_EQ(channel_->round_trip(), milliseconds(1000));
+  // Twice the same answer is one.
+  clock_.Advance(-milliseconds(1000));
+  Arrive(Ping(0, 1));
+  EXPECT_EQ(Receive(), "");
+  EXPECT_EQ(channel_->round_trip(), milliseconds(1000));
+}
+
+TEST_F(ControlChannelTest, AFewProbesGoAtOnceAndThenOneAnInterval) {
+  for (uint64_t probe = 1; probe <= kProbesAtOnce; ++probe) {
+    EXPECT_FALSE(channel_->probed());
+    ASSERT_TRUE(channel_->Probe().ok());
+    EXPECT_THAT(Sent(), testing::EndsWith(Framed(Ping(probe, 0).SerializeAsString())));
+    EXPECT_FALSE(channel_->probed());
+    Arrive(Ping(0, probe));
+    EXPECT_EQ(Receive(), "");
+  }
+  EXPECT_TRUE(channel_->probed());
+  clock_.Advance(kProbeInterval - std::chrono::nanoseconds(1));
+  ASSERT_TRUE(channel_->Probe().ok());
+  EXPECT_EQ(Sent(), "");
+  clock_.Advance(std::chrono::nanoseconds(1));
+  ASSERT_TRUE(channel_->Probe().ok());
+  EXPECT_EQ(Sent(), Framed(Ping(kProbesAtOnce + 1, 0).SerializeAsString()));
+  EXPECT_TRUE(channel_->probed());
 }
 
 TEST_F(ControlChannelTest, LengthsOutOfBoundsAreRefused) {
