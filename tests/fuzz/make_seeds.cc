@@ -59,10 +59,18 @@ void AddFrames(Seeds& seeds) {
   seeds["frame/seed-backwards"] = backwards + std::string(frames.size(), kTakeOut);
   seeds["frame/seed-again"] = FrameStep(kAll, frames[0]) + FrameStep(kAll, frames[0]);
   std::string past_the_window;
-  for (const uint32_t index : {0U, 7U, 8U, 0xfffffffeU, 0xffffffffU}) {
+  for (const uint32_t index : {7U, 8U, 0U, 0xfffffffeU, 0xffffffffU}) {
     past_the_window += FrameStep(kAll, wire::DataFrame(1, index, "before", "data"));
   }
   seeds["frame/seed-past-the-window"] = past_the_window;
+  for (const size_t at : {size_t{75}, wire::kHeaderBytes}) {  // its index, its payload
+    std::string bytes = wire::Encode(frames[0]);
+    bytes[at] = static_cast<char>(bytes[at] ^ 1);
+    wire::Frame damaged = wire::Decode(bytes);
+    damaged.payload_bytes = static_cast<uint32_t>(damaged.payload.size());
+    damaged.header_crc = static_cast<uint32_t>(wire::Number(bytes.substr(64, 4)));
+    seeds["frame/seed-damaged-at-" + std::to_string(at)] = FrameStep(0, damaged);
+  }
 }
 
 // ---- Control messages.
