@@ -6,6 +6,7 @@ option(GODWIT_LAB "Register the tests that boot virtual machines (label lab)" ${
 option(GODWIT_BENCH "Build the micro-benchmarks" ${PROJECT_IS_TOP_LEVEL})
 option(GODWIT_EXAMPLES "Build the examples of embedding" ${PROJECT_IS_TOP_LEVEL})
 option(GODWIT_INSTALL "Have rules to install the library and the command" ${PROJECT_IS_TOP_LEVEL})
+option(GODWIT_FUZZ "Build the fuzz targets for libFuzzer; needs clang" OFF)
 set(GODWIT_SANITIZE "" CACHE STRING "Sanitizers to build with: '', 'address,undefined' or 'thread'")
 
 set(CMAKE_CXX_STANDARD 20)
@@ -33,6 +34,14 @@ if(GODWIT_SANITIZE)
   if(GODWIT_SANITIZE MATCHES undefined)
     target_compile_options(godwit_flags INTERFACE -fno-sanitize-recover=undefined)
   endif()
+endif()
+if(GODWIT_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES Clang)
+    message(FATAL_ERROR "libFuzzer comes with clang: configure with -DCMAKE_CXX_COMPILER=clang++, "
+      "or use the preset fuzz.")
+  endif()
+  # What a target reaches is counted in every layer; libFuzzer's main() is for the targets alone.
+  target_compile_options(godwit_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 find_program(GODWIT_CCACHE ccache)

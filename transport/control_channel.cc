@@ -3,6 +3,7 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <fcntl.h>
+#include <google/protobuf/stubs/logging.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -35,6 +36,13 @@ uint32_t BigEndian32(const char* bytes) {
   uint32_t value = 0;
   for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[i]);
   return value;
+}
+
+// Without a word on stderr, where protobuf complains of text that is not UTF-8: what a peer sends
+// is told by a status, and a stranger could fill a log.
+bool ParseQuietly(const char* bytes, size_t count, control::ControlMessage& message) {
+  const google::protobuf::LogSilencer quiet;
+  return message.ParseFromArray(bytes, static_cast<int>(count));
 }
 
 }  // namespace
@@ -182,8 +190,7 @@ absl::StatusOr<std::optional<control::ControlMessage>> ControlChannel::Receive()
     }
     if (inbox_.size() < kLengthBytes + bytes) break;
     control::ControlMessage message;
-    const bool parsed =
-        message.ParseFromArray(inbox_.data() + kLengthBytes, static_cast<int>(bytes));
+    const bool parsed = ParseQuietly(inbox_.data() + kLengthBytes, bytes, message);
     inbox_.erase(0, kLengthBytes + bytes);
     if (!parsed || message.message_case() == control::ControlMessage::MESSAGE_NOT_SET) {
       return Fail(absl::InvalidArgumentError(

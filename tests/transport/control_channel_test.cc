@@ -84,6 +84,15 @@ class ControlChannelTest : public testing::Test {
   UniqueFd peer_;
 };
 
+// As protobuf would, on its own.
+TEST_F(ControlChannelTest, TextThatIsNotUtf8IsRefusedAndNothingIsLogged) {
+  Arrive(Framed("\x52\x03\x0a\x01\xff"));  // Abort, with a reason of the byte 0xff
+  testing::internal::CaptureStderr();
+  const std::string complaint = Receive();
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_THAT(complaint, HasSubstr("a control message of 5 bytes that does not parse"));
+}
+
 TEST_F(ControlChannelTest, ThePrefaceGoesFirst) {
   ASSERT_TRUE(channel_->Send(AbortWith("x")).ok());
   EXPECT_EQ(Sent(), kPreface + Framed(AbortWith("x").SerializeAsString()));
