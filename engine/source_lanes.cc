@@ -16,6 +16,8 @@ namespace {
 constexpr std::chrono::seconds kTroubleOver{10};
 // A target says at once what it has received, whatever its devices do.
 constexpr std::chrono::seconds kReceiptTimeout{3};
+// It says something every second.
+constexpr std::chrono::seconds kTargetLives{2};
 // Before a lane is made again: nothing the first time, then that, doubling.
 constexpr std::chrono::milliseconds kRemakePause{20};
 constexpr uint32_t kRemakeDoublings = 6;
@@ -61,6 +63,8 @@ absl::Status SourceSession::Impl::FollowLanes() {
 // with its framing damaged, so that the target waits for the rest of a message that never was.
 void SourceSession::Impl::DropSilentLanes() {
   const Clock::Duration now = Clock::Steady().Now();
+  // A target that is silent altogether is the control channel's to notice.
+  if (now - channel_->last_received() > kTargetLives) return;
   for (uint32_t i = 0; i < options_.lanes; ++i) {
     const Clock::Duration since(
         worker_->lane_counters(i).waits_since.load(std::memory_order_relaxed));

@@ -446,7 +446,11 @@ void SourceWorker::TraceReturn(size_t lane, const Sent& sent) {
 
 void SourceWorker::CheckLanes() {
   for (size_t i = 0; i < lanes().size(); ++i) {
-    if (!lanes()[i]->status().ok()) LoseLane(i, lanes()[i]->status());
+    if (!lanes()[i]->status().ok()) {
+      LoseLane(i, lanes()[i]->status());
+    } else if (lanes()[i]->peer_closed()) {
+      LoseLane(i, absl::UnavailableError("the target closed it"));
+    }
   }
 }
 

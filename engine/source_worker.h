@@ -255,7 +255,7 @@ class SourceWorker final : public WorkerBase {
   // Written by the worker.
   std::vector<DeviceCounters> device_counters_;
   std::vector<LaneCounters> lane_counters_;
-  std::vector<BlockedCall> blocked_calls_;  // by device
+  std::vector<BlockedCall> blocked_calls_;   // by device
   std::atomic<bool> all_sent_{false};        // release; covers the final counters
   std::atomic<bool> streams_closed_{false};  // release by the worker, acquire by streams_closed()
   WaitTime starved_;

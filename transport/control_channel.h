@@ -78,6 +78,9 @@ class ControlChannel {
   // has none.
   Clock::Duration round_trip() const;
 
+  // Since when nothing has come from the peer.
+  Clock::Duration last_received() const { return last_received_; }
+
   int fd() const { return socket_.get(); }
   // The peer has closed its end, and all that it sent before has come.
   bool closed_in_order() const { return end_of_stream_ && inbox_.empty(); }

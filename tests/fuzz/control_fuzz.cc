@@ -98,7 +98,7 @@ void CheckPreface(absl::string_view bytes) {
     return;
   }
   const LaneHello lane = DecodeLanePreface(preface);
-  GODWIT_CHECK(LanePreface(lane.session_id, lane.lane) == preface);
+  GODWIT_CHECK(LanePreface(lane.session_id, lane.lane, lane.generation) == preface);
 }
 
 void Run(FuzzInput input) {

@@ -13,7 +13,8 @@ for seed in 1 2 3 5 8 13 21 34; do
     printf 'seed %s ran differently:\n%s\n%s\n' "$seed" "$first" "$again"
     exit 1
   fi
-  all+=$(grep -o 'fingerprint .*' <<< "$first")$'\n'
+  # A trouble that comes too late leaves its run as calm as the one before.
+  all+=$(grep -o '^calm.*' <<< "$first")$'\n'
 done
 if [[ $(sort -u <<< "$all" | wc -l) != $(wc -l <<< "$all") ]]; then
   printf 'two seeds ran alike:\n%s\n' "$all"

@@ -29,7 +29,7 @@ helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspe
   'godwit send --to .*--device' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$trace" "$json"
 helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \
-  '^  --resolve-timeout DURATION=60s( |$)' '^  --metrics ADDR:PORT ' "$trace" "$json"
+  '^  --reconnect-timeout DURATION=30s( |$)' '^  --resolve-timeout DURATION=60s( |$)' '^  --metrics ADDR:PORT ' "$trace" "$json"
 helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=64 ' \
   '^  --packet-bytes SIZE=8388528( |$)' '^  --rdma-device NAME ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \
   '^  --outcome-hold DURATION=90s( |$)' '^  --metrics ADDR:PORT ' "${specs[@]}" "$trace" "$json"
