@@ -21,6 +21,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <future>
 #include <map>
@@ -55,7 +56,7 @@ double Milliseconds(Clock::Duration duration) {
   return std::chrono::duration<double, std::milli>(duration).count();
 }
 
-void Print(const char* how, const char* side, Rows rows) {
+void Print(const char* how, const char* side, Rows& rows) {
   for (auto& [phase, row] : rows) {
     std::sort(row.latencies_ms.begin(), row.latencies_ms.end());
     const size_t count = row.latencies_ms.size();
@@ -184,7 +185,7 @@ void MeasureLibrary(bool at_source, uint32_t sessions, std::mt19937& random) {
       RunOne(at_source, phase, std::chrono::microseconds(random() % within_us), rows);
     }
   }
-  Print("`Cancel()`", at_source ? "source" : "target", std::move(rows));
+  Print("`Cancel()`", at_source ? "source" : "target", rows);
 }
 
 // ---- By SIGINT.
@@ -201,6 +202,7 @@ class Process {
     // dup2 onto itself takes O_CLOEXEC away.
     if (keep_fd >= 0) posix_spawn_file_actions_adddup2(&actions, keep_fd, keep_fd);
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
     if (::posix_spawn(&pid_, words[0].c_str(), &actions, nullptr, arguments.data(), environ) != 0) {
@@ -336,7 +338,7 @@ void MeasureProcesses(const std::string& godwit, bool at_source, uint32_t sessio
   }
   (void)::unlink((folder + "/trace").c_str());
   (void)::rmdir(folder.c_str());
-  Print("SIGINT", at_source ? "source" : "target", std::move(rows));
+  Print("SIGINT", at_source ? "source" : "target", rows);
 }
 
 int Main(int argc, char** argv) {
@@ -361,4 +363,12 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace godwit
 
-int main(int argc, char** argv) { return godwit::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // Nothing of ours throws, but memory can run out, and libraries have bugs.
+  try {
+    return godwit::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "cancel_latency: unexpected: %s\n", error.what());
+    return 1;
+  }
+}

@@ -44,6 +44,7 @@ std::vector<std::unique_ptr<SlowDevice>> Make(const Case& of, DeviceRole role) {
 
 std::vector<Device*> Pointers(const std::vector<std::unique_ptr<SlowDevice>>& owned) {
   std::vector<Device*> all;
+  all.reserve(owned.size());
   for (const auto& device : owned) all.push_back(device.get());
   return all;
 }

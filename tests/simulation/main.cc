@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cinttypes>
 #include <cstdio>
+#include <exception>
 #include <map>
 #include <new>
 #include <optional>
@@ -195,4 +196,12 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace godwit::simulation
 
-int main(int argc, char** argv) { return godwit::simulation::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // Nothing of ours throws, but memory can run out, and libraries have bugs.
+  try {
+    return godwit::simulation::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "simulate: unexpected: %s\n", error.what());
+    return 1;
+  }
+}

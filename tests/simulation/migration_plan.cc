@@ -113,7 +113,7 @@ void PickNetwork(Random& random, NetworkPlan& network) {
       random.OneIn(2) ? Duration(0) : Pick(random, Duration(0), std::chrono::milliseconds(2));
   network.bytes_per_second_min = uint64_t{1} << random.Between(20, 30);
   network.bytes_per_second_max = network.bytes_per_second_min * random.Between(1, 16);
-  network.buffer_bytes = (64 << random.Below(5)) * kKiB;
+  network.buffer_bytes = (uint64_t{64} << random.Below(5)) * kKiB;
 }
 
 // When something goes wrong: anywhere in the calm run or a little later, or while nobody runs,
