@@ -202,7 +202,8 @@ ssize_t SendNow(int fd, const msghdr& message, size_t skip, size_t& total) {
 
 using namespace godwit::simulation;  // NOLINT: what follows is C's
 
-// The names and types are the C library's.
+// The names and types are the C library's; its parameters have names that are reserved to it.
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name)
 extern "C" {
 
 int clock_gettime(clockid_t clock, timespec* time) {
@@ -470,3 +471,4 @@ int getsockopt(int fd, int level, int option, void* value, socklen_t* length) no
 }
 
 }  // extern "C"
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)

@@ -24,8 +24,8 @@ int Fail(int error) {
 
 }  // namespace
 
-Network::Network(Scheduler& scheduler, const NetworkPlan& plan)
-    : scheduler_(scheduler), plan_(plan) {}
+Network::Network(Scheduler& scheduler, NetworkPlan plan)
+    : scheduler_(scheduler), plan_(std::move(plan)) {}
 
 Network::Endpoint* Network::Find(int fd) {
   const auto found = sockets_.find(fd);
@@ -306,7 +306,7 @@ short Network::Poll(int fd, short events) const {
   if (endpoint.connection == nullptr && endpoint.error == 0) return POLLHUP;
   if (scheduler_.now() < endpoint.connected_at) return 0;
   if (endpoint.error != 0) return static_cast<short>(POLLERR | POLLHUP | (events & POLLOUT));
-  short happened = 0;
+  int happened = 0;
   const Segment* const front = Front(endpoint);
   if (front != nullptr || endpoint.reads_ended) happened |= POLLIN;
   if (front != nullptr && front->mark == Mark::kReset) happened |= POLLERR | POLLHUP | POLLOUT;

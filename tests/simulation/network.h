@@ -44,7 +44,7 @@ struct NetworkPlan {
 // Threads:   one. Blocking: never. Errors: errno.
 class Network {
  public:
-  Network(Scheduler& scheduler, const NetworkPlan& plan);
+  Network(Scheduler& scheduler, NetworkPlan plan);
 
   bool Has(int fd) const { return sockets_.count(fd) > 0; }
   int Socket(int host, int fd);
@@ -65,7 +65,7 @@ class Network {
 
   // Breaks the connection of that number, counted from the first (the control channel): both ends
   // are reset, as by a router, and some of what is on the way is lost. Does nothing if it is over.
-  void Break(int connection);
+  void Break(int number);
   // A host's kernel closes all that its processes had, or falls silent with them.
   void KillProcesses(int host);
   void KillHost(int host);
