@@ -189,18 +189,19 @@ TEST(SourceLanesTest, AReceiptForTheLaneBeforeSaysNothingOfTheNext) {
   devices.ExpectAllIn(DeviceState::kRunning);
 }
 
-TEST(SourceLanesTest, AReceiptForALaneThatIsYetToBeMadeIsALie) {
+TEST(SourceLanesTest, ALaneThatIsYetToBeMadeHasReceivedNothing) {
   const Devices devices({kSpec}, DeviceRole::kSource);
   RawTarget target;
   const SessionReport report = RunSource(devices, target, [](RawTarget& t) {
     t.Ready();
     EXPECT_EQ(t.HearFrames().size(), 3U);
-    t.SendReceipts({LaneCount(1, 0)}, {0});
+    t.SendReceipts({LaneCount(1, 0)}, {0});  // true: the target may have it before the source
+    t.SendReceipts({LaneCount(1, 1)}, {0});  // a lie
     (void)t.channel.HearAbort();
     t.channel.Hang();
   });
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
-  EXPECT_THAT(std::string(report.status.message()), HasSubstr("acknowledges"));
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("acknowledges 1 "));
 }
 
 TEST(SourceLanesTest, WithNoLaneLeftItIsRolledBackWhenTheTimeIsOver) {
