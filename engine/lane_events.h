@@ -5,11 +5,14 @@
 #include <absl/base/thread_annotations.h>
 #include <absl/status/status.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "base/mutex.h"
+#include "godwit/unique_fd.h"
 
 namespace godwit {
 
@@ -19,6 +22,14 @@ struct LaneChange {
   uint16_t generation = 0;
   bool up = false;
   absl::Status why;  // it went down
+};
+
+// A lane that was made again, until the worker can put it in its place.
+struct NewLane {
+  size_t lane = 0;
+  uint16_t generation = 0;
+  UniqueFd socket;
+  std::string name;
 };
 
 // Threads: any. Blocking: never for long. Errors: none.

@@ -91,7 +91,7 @@ class SourceWorker final : public WorkerBase {
   // Sends on `socket` in the place of that lane, which is down. REQUIRES: the generation behind
   // the last one's
   void RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name);
-  // The target has given that lane up.
+  // Gives that lane up, if it is of that generation still: the target has, or hears nothing on it.
   void DropLane(size_t lane, uint16_t generation, absl::Status why);
   std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
 
@@ -227,13 +227,7 @@ class SourceWorker final : public WorkerBase {
   std::vector<DeviceSlot> devices_;
   std::vector<LaneSlot> lane_slots_;
   size_t next_device_ = 0;
-  FixedQueue<Packet> again_;  // what dead lanes had, to be sent again
-  struct NewLane {
-    size_t lane = 0;
-    uint16_t generation = 0;
-    UniqueFd socket;
-    std::string name;
-  };
+  FixedQueue<Packet> again_;        // what dead lanes had, to be sent again
   std::vector<NewLane> new_lanes_;  // whose places are not free yet
   LaneEvents lane_events_;
 

@@ -65,12 +65,6 @@ class TargetWorker final : public WorkerBase {
     uint16_t generation = 0;
     bool up = true;
   };
-  struct NewLane {
-    size_t lane = 0;
-    uint16_t generation = 0;
-    UniqueFd socket;
-    std::string name;
-  };
 
   void TakeNewLanes();
   void LoseLane(size_t lane, absl::Status why);

@@ -1,0 +1,314 @@
+// The source worker's hot path: receipts in, reads, sends, what lanes give back.
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+#include "engine/source_worker.h"
+
+namespace godwit {
+
+// HOT PATH from here to PickLane.
+absl::StatusOr<bool> SourceWorker::Step() {
+  CloseStreams();
+  TakeOrders();
+  GODWIT_RETURN_IF_ERROR(TakeReceipts());
+  if (!new_lanes_.empty()) BringUpLanes();
+  GODWIT_ASSIGN_OR_RETURN(bool worked, PumpReaders());
+  GODWIT_ASSIGN_OR_RETURN(const bool sent, SendPackets());
+  worked |= sent;
+  worked |= CollectSent();
+  NoteWaits();
+  CheckLanes();
+  return worked;
+}
+
+absl::Status SourceWorker::TakeReceipts() {
+  for (size_t i = 0; i < lane_slots_.size(); ++i) {
+    LaneSlot& slot = lane_slots_[i];
+    const uint64_t receipt = lane_receipts_[i].load(std::memory_order_relaxed);
+    const uint64_t packets = LaneFramesOf(receipt);
+    if (LaneGenerationOf(receipt) < slot.generation) continue;  // of the lane before this one
+    if (LaneGenerationOf(receipt) == slot.generation && packets <= slot.receipted_packets) continue;
+    // The target has the next lane already, while the last one still gives its buffers back.
+    if (LaneGenerationOf(receipt) > slot.generation && packets == 0) continue;
+    if (LaneGenerationOf(receipt) > slot.generation || packets > slot.sent_packets) {
+      return absl::InvalidArgumentError(absl::StrCat("the target acknowledges ", packets,
+                                                     " packets on lane ", i, ", but only ",
+                                                     slot.sent_packets, " were sent"));
+    }
+    slot.receipted_packets = packets;
+    slot.proven = true;
+    if (slot.up) NoteReceiptDue(i, /*progress=*/true);
+    while (slot.freed_packets < packets && !slot.unreceipted.empty()) {
+      (void)slot.unreceipted.Pop();
+      ++slot.freed_packets;
+    }
+  }
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    const uint32_t loaded = device_loaded_[i].load(std::memory_order_relaxed);
+    if (loaded > device_counters_[i].packets.load(std::memory_order_relaxed)) {
+      return absl::InvalidArgumentError(absl::StrCat("the target claims to have loaded ", loaded,
+                                                     " packets of device ", names_[i],
+                                                     ", more than were sent"));
+    }
+    devices_[i].loaded_packets = std::max(devices_[i].loaded_packets, loaded);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> SourceWorker::PumpReaders() {
+  bool worked = false;
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    DeviceSlot& device = devices_[i];
+    if (device.reader == nullptr) continue;
+    if (!device.reader->status().ok()) return device.reader->status();
+    worked |= PumpReader(i);
+    if (device.config_made || !device.config.has_value() || !device.reader->finished()) continue;
+    Buffer buffer = arena().TryAcquire();
+    if (!buffer) continue;  // a receipt will free one
+    device.config_packet = device.reader->MakeConfigPacket(*device.config, std::move(buffer));
+    device.config_made = true;
+    worked = true;
+  }
+  NoteHeld();
+  return worked;
+}
+
+bool SourceWorker::PumpReader(size_t device) {
+  DeviceSlot& slot = devices_[device];
+  StateReader& reader = *slot.reader;
+  DeviceCounters& counters = device_counters_[device];
+  if (slot.trip_began.count() > 0) TimeTrip(device);
+  counters.read_bytes.store(reader.stream_bytes(), std::memory_order_relaxed);
+  counters.read_packets.store(reader.packets(), std::memory_order_relaxed);
+  const bool dry = reader.dry() && reader.idle();
+  if (dry && !slot.was_dry) {
+    counters.times_dry.fetch_add(1, std::memory_order_release);
+    if (slot.when_dry != nullptr) slot.when_dry->Notify();
+  }
+  if (dry != slot.was_dry) counters.dry.store(dry, std::memory_order_relaxed);
+  slot.was_dry = dry;
+  if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return false;
+  return reader.Pump();
+}
+
+// Once the first packet after an order has been read.
+void SourceWorker::TimeTrip(size_t device) {
+  DeviceSlot& slot = devices_[device];
+  DeviceCounters& counters = device_counters_[device];
+  const uint32_t before = counters.read_packets.load(std::memory_order_relaxed);
+  if (slot.reader->packets() == before) return;
+  const Clock::Duration began = std::exchange(slot.trip_began, Clock::Duration(0));
+  if (counters.timed_packets.load(std::memory_order_acquire) != 0) return;
+  counters.timed_since_ns.store(began.count(), std::memory_order_relaxed);
+  counters.timed_packets.store(before + 1, std::memory_order_release);
+}
+
+std::optional<Clock::Duration> SourceWorker::TakeTrip(size_t device, uint32_t loaded) {
+  DeviceCounters& counters = device_counters_[device];
+  const uint32_t packets = counters.timed_packets.load(std::memory_order_acquire);
+  if (packets == 0 || loaded < packets) return std::nullopt;
+  const Clock::Duration since(counters.timed_since_ns.load(std::memory_order_relaxed));
+  counters.timed_packets.store(0, std::memory_order_release);
+  return Clock::Steady().Now() - since;
+}
+
+void SourceWorker::NoteHeld() {
+  if (!hold_reads_.load(std::memory_order_relaxed) || reads_held()) return;
+  for (const DeviceSlot& device : devices_) {
+    if (device.reader != nullptr && device.reader->in_pre_copy() && !device.reader->idle()) return;
+  }
+  reads_held_.store(true, std::memory_order_release);
+  events().Notify();
+}
+
+bool SourceWorker::MayTake(DeviceSlot& device) {
+  if (device.reader == nullptr) return false;
+  if (!device.reader->has_packet() && !device.config_packet.has_value()) return false;
+  const uint32_t next_index = device.config_packet.has_value() ? device.config_packet->header.index
+                                                               : device.reader->front_index();
+  return next_index < uint64_t{device.loaded_packets} + limits_.window_packets;
+}
+
+std::optional<Packet> SourceWorker::NextPacket() {
+  if (!again_.empty()) return again_.Pop();
+  for (size_t tried = 0; tried < devices_.size(); ++tried) {
+    DeviceSlot& device = devices_[next_device_];
+    next_device_ = (next_device_ + 1) % devices_.size();
+    if (!MayTake(device)) continue;
+    if (device.reader->has_packet()) return device.reader->PopPacket();
+    return std::exchange(device.config_packet, std::nullopt);
+  }
+  return std::nullopt;
+}
+
+int SourceWorker::PickLane() const {
+  int best = -1;
+  uint64_t best_under_way = limits_.queue_packets;
+  for (size_t i = 0; i < lane_slots_.size(); ++i) {
+    const LaneSlot& slot = lane_slots_[i];
+    const uint64_t under_way = slot.under_way();
+    if (!slot.up || (!slot.proven && under_way > 0)) continue;
+    const bool fewer = under_way < best_under_way;
+    const bool fresher = best >= 0 && under_way == best_under_way &&
+                         slot.sent_packets < lane_slots_[static_cast<size_t>(best)].sent_packets;
+    if (fewer || fresher) {
+      best = static_cast<int>(i);
+      best_under_way = under_way;
+    }
+  }
+  return best;
+}
+
+absl::StatusOr<bool> SourceWorker::SendPackets() {
+  bool worked = false;
+  for (int lane = PickLane(); lane >= 0; lane = PickLane()) {
+    std::optional<Packet> packet = NextPacket();
+    if (!packet.has_value()) break;
+    const auto at = static_cast<size_t>(lane);
+    LaneSlot& slot = lane_slots_[at];
+    packet->header.lane_sequence = LaneCount(slot.generation, slot.sent_packets);
+    EncodePacketHeader(packet->header, packet->buffer.header(kFrameHeaderBytes));
+
+    const size_t payload_bytes = packet->buffer.payload_bytes();
+    CountSent(at, packet->header, payload_bytes);
+    if (packet->header.is_config() && !all_sent()) NoteCompletion();
+    const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet->buffer, 1));
+    if (taken == 0) {
+      // The queue has room (under_way() says so), so the lane is broken.
+      SendAgain(*std::move(packet));  // and counted already
+      if (lanes()[at]->status().ok()) {
+        return absl::InternalError(
+            absl::StrCat("lane ", lane, " takes no packet and has no error"));
+      }
+      LoseLane(at, lanes()[at]->status());
+      continue;
+    }
+    ++slot.sent_packets;
+    NoteReceiptDue(at, /*progress=*/false);
+    slot.with_lane.Push(
+        {trace() != nullptr ? Clock::Steady().Now() : Clock::Duration(0), packet->header});
+    worked = true;
+  }
+  return worked;
+}
+
+// The clock is read for the first packet on an idle lane and for each receipt, not for each packet.
+void SourceWorker::NoteReceiptDue(size_t lane, bool progress) {
+  const LaneSlot& slot = lane_slots_[lane];
+  std::atomic<int64_t>& since = lane_counters_[lane].waits_since;
+  if (slot.receipted_packets == slot.sent_packets) {
+    since.store(0, std::memory_order_relaxed);
+  } else if (progress || since.load(std::memory_order_relaxed) == 0) {
+    since.store(Clock::Steady().Now().count(), std::memory_order_relaxed);
+  }
+}
+
+void SourceWorker::CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes) {
+  LaneCounters& counters = lane_counters_[lane];
+  counters.queue_depth.store(static_cast<uint32_t>(lane_slots_[lane].under_way()),
+                             std::memory_order_relaxed);
+  counters.bytes.fetch_add(payload_bytes, std::memory_order_relaxed);
+  counters.packets.fetch_add(1, std::memory_order_relaxed);
+  if (header.epoch > 0) {
+    counters.sent_again.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  DeviceCounters& device = device_counters_[header.device];
+  device.bytes.fetch_add(header.is_config() ? 0 : payload_bytes, std::memory_order_relaxed);
+  device.packets.fetch_add(1, std::memory_order_relaxed);
+}
+
+// To be sent again, on whichever lane.
+void SourceWorker::SendAgain(Packet packet) {
+  ++packet.header.epoch;
+  again_.Push(std::move(packet));
+}
+
+bool SourceWorker::CollectSent() {
+  bool worked = false;
+  for (size_t i = 0; i < lane_slots_.size(); ++i) {
+    LaneSlot& slot = lane_slots_[i];
+    Buffer sent[16];
+    while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(sent))) {
+      worked = true;
+      for (size_t k = 0; k < count; ++k) {
+        ++slot.returned_packets;
+        if (trace() != nullptr) TraceReturn(i, slot.with_lane.front());
+        Packet packet{std::move(sent[k]), slot.with_lane.Pop().header};
+        if (slot.freed_packets < slot.receipted_packets) {
+          ++slot.freed_packets;  // its receipt came before its completion
+        } else if (slot.up) {
+          slot.unreceipted.Push(std::move(packet));
+        } else {
+          ++slot.freed_packets;
+          SendAgain(std::move(packet));
+        }
+      }
+    }
+  }
+  return worked;
+}
+
+// After SendPackets(): either all lanes are full, or what there is may not be sent, or there is
+// nothing.
+void SourceWorker::NoteWaits() {
+  bool ready = !again_.empty();
+  for (const DeviceSlot& device : devices_) {
+    ready |= device.config_packet.has_value() ||
+             (device.reader != nullptr && device.reader->has_packet());
+  }
+  const bool room = PickLane() >= 0;
+  starved_.Set(room && !ready && !all_sent());
+  stalled_.Set(room && ready);
+}
+
+void SourceWorker::TraceReturn(size_t lane, const Sent& sent) {
+  TraceSpan span;
+  span.track = TraceSpan::Track::kLane;
+  span.number = static_cast<uint32_t>(lane);
+  span.name = "send";
+  span.begin = sent.at;
+  span.end = Clock::Steady().Now();
+  span.bytes = sent.header.payload_bytes;
+  span.device = sent.header.device;
+  span.index = sent.header.index;
+  trace()->OnSpan(span);
+}
+
+void SourceWorker::CheckLanes() {
+  for (size_t i = 0; i < lanes().size(); ++i) {
+    if (!lanes()[i]->status().ok()) {
+      LoseLane(i, lanes()[i]->status());
+    } else if (lanes()[i]->peer_closed()) {
+      LoseLane(i, absl::UnavailableError("the target closed it"));
+    }
+  }
+}
+
+// Before the last packet goes to its lane: the target may answer it before the lane is done.
+void SourceWorker::NoteCompletion() {
+  for (const DeviceSlot& device : devices_) {
+    if (!device.config_made || device.config_packet.has_value()) return;
+  }
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    device_counters_[i].stream_crc.store(devices_[i].reader->stream_crc(),
+                                         std::memory_order_relaxed);
+  }
+  all_sent_.store(true, std::memory_order_release);
+}
+
+// In the round after the last packet's, so that it is on its way while drivers clean up. There are
+// some that don't leave STOP_COPY before.
+void SourceWorker::CloseStreams() {
+  if (!all_sent() || streams_closed()) return;
+  for (DeviceSlot& device : devices_) device.reader.reset();
+  streams_closed_.store(true, std::memory_order_release);
+  events().Notify();
+}
+
+}  // namespace godwit
