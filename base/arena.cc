@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/errno_status.h"
@@ -13,6 +14,8 @@ namespace {
 
 constexpr size_t kPageBytes = 4096;
 constexpr size_t kHugePageBytes = size_t{2} << 20;
+// Some ms of work for the kernel. Whole hugepages.
+constexpr size_t kTouchBytes = 2 * kHugePageBytes;
 constexpr size_t kPayloadBytesLimit = size_t{1} << 30;
 
 constexpr size_t RoundUp(size_t value, size_t multiple) {
@@ -38,20 +41,38 @@ std::byte* MapAligned(size_t bytes) {
   return reinterpret_cast<std::byte*>(aligned);
 }
 
+// Gives every page its memory, in pieces, so that a cancel is soon heard.
+absl::Status Touch(std::byte* address, size_t bytes, const std::function<bool()>& cancelled) {
+  for (size_t at = 0; at < bytes; at += kTouchBytes) {
+    if (cancelled && cancelled()) return absl::CancelledError("cancelled");
+    const size_t piece = std::min(kTouchBytes, bytes - at);
+    if (::madvise(address + at, piece, MADV_POPULATE_WRITE) == 0) continue;
+    if (errno != EINVAL) {
+      return ErrnoStatus(errno, absl::StrCat("no memory for an arena of ", FormatBytes(bytes)));
+    }
+    // Kernels before 5.14 have no such advice: touch the pages ourselves.
+    for (size_t page = at; page < at + piece; page += kPageBytes) {
+      reinterpret_cast<volatile char*>(address)[page] = 0;
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 size_t Arena::StrideBytes(size_t payload_bytes_max) {
   return kHeaderRoomBytes + RoundUp(payload_bytes_max, kPageBytes);
 }
 
-absl::StatusOr<std::unique_ptr<Arena>> Arena::Create(size_t buffer_count,
-                                                     size_t payload_bytes_max) {
+absl::StatusOr<std::unique_ptr<Arena>> Arena::Create(size_t buffer_count, size_t payload_bytes_max,
+                                                     const std::function<bool()>& cancelled) {
   GODWIT_CHECK(buffer_count > 0);
   GODWIT_CHECK(payload_bytes_max > 0 && payload_bytes_max <= kPayloadBytesLimit);
   const size_t bytes = RoundUp(buffer_count * StrideBytes(payload_bytes_max), kHugePageBytes);
 
   Backing backing = Backing::kHugePages;
-  auto* address = static_cast<std::byte*>(Map(bytes, MAP_HUGETLB | MAP_POPULATE));
+  // Reserves the hugepages at once, so that touching them later can't fail.
+  auto* address = static_cast<std::byte*>(Map(bytes, MAP_HUGETLB));
   if (address == MAP_FAILED) {
     address = MapAligned(bytes);
     if (address == nullptr) {
@@ -59,17 +80,10 @@ absl::StatusOr<std::unique_ptr<Arena>> Arena::Create(size_t buffer_count,
     }
     backing = ::madvise(address, bytes, MADV_HUGEPAGE) == 0 ? Backing::kTransparentHugePages
                                                             : Backing::kPlainPages;
-    if (::madvise(address, bytes, MADV_POPULATE_WRITE) != 0) {
-      // Kernels before 5.14 have no such advice: touch the pages ourselves.
-      if (errno != EINVAL) {
-        const int error = errno;
-        ::munmap(address, bytes);
-        return ErrnoStatus(error, absl::StrCat("no memory for an arena of ", FormatBytes(bytes)));
-      }
-      for (size_t at = 0; at < bytes; at += kPageBytes) {
-        reinterpret_cast<volatile char*>(address)[at] = 0;
-      }
-    }
+  }
+  if (absl::Status touched = Touch(address, bytes, cancelled); !touched.ok()) {
+    ::munmap(address, bytes);
+    return touched;
   }
   return std::unique_ptr<Arena>(
       new Arena(address, bytes, backing, buffer_count, payload_bytes_max));

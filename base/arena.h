@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -76,16 +77,17 @@ class Buffer {
 // Ownership: owns the mapping. REQUIRES: every Buffer is back before it is destroyed.
 // Threads:   every method from any thread.
 // Blocking:  Create() touches every page; nothing later blocks or allocates.
-// Errors:    Create() fails with ResourceExhausted when there is no memory.
+// Errors:    Create() fails with ResourceExhausted when there is no memory, Cancelled when it was.
 class Arena {
  public:
   enum class Backing { kHugePages, kTransparentHugePages, kPlainPages };
 
   // Maps `buffer_count` buffers of `payload_bytes_max` (1 to 1 GiB) and touches them all, so that
   // no page fault is left for the stop-copy phase. Hugepages if there are enough free ones, else
-  // transparent hugepages, else plain pages.
+  // transparent hugepages, else plain pages. Every few MiB it asks `cancelled`, if there is one.
   static absl::StatusOr<std::unique_ptr<Arena>> Create(size_t buffer_count,
-                                                       size_t payload_bytes_max);
+                                                       size_t payload_bytes_max,
+                                                       const std::function<bool()>& cancelled = {});
   // Bytes of mapping that one buffer takes: payload rounded up to pages, and the header room.
   static size_t StrideBytes(size_t payload_bytes_max);
 

@@ -99,7 +99,8 @@ absl::Status SourceSession::Impl::ExchangeDeviceTables() {
 absl::Status SourceSession::Impl::MakeArenaAndLanes() {
   budget_ = PlanSource(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), options_.lanes,
                        options_.packet_bytes, lane_limits_.queue_packets);
-  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
+  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max,
+                                                [this] { return cancelled(); }));
   GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs ? MakeVerbsLanes() : MakeTcpLanes());
   GODWIT_ASSIGN_OR_RETURN(
       const control::ControlMessage answer,

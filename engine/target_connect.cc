@@ -91,7 +91,8 @@ absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
   budget_ = PlanTarget(options_.arena_bytes, static_cast<uint32_t>(devices_.size()), lane_count_,
                        packet_bytes_, /*receives_are_posted_ahead=*/verbs);
   lane_limits_ = {kFrameHeaderBytes, PayloadBytesMax(packet_bytes_), budget_.receive_packets};
-  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max));
+  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max,
+                                                [this] { return cancelled(); }));
 
   control::ControlMessage message;
   control::Welcome& welcome = *message.mutable_welcome();

@@ -43,6 +43,19 @@ TEST(ArenaTest, PayloadsArePageAlignedDisjointAndInsideTheMapping) {
   }
 }
 
+TEST(ArenaTest, HearsACancelBetweenPiecesOfItsMemory) {
+  int asked = 0;
+  auto whole = Arena::Create(64, size_t{1} << 20, [&] { return ++asked, false; });
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  // Of 4 MiB each.
+  EXPECT_EQ(asked, static_cast<int>(((*whole)->size_bytes() + (4U << 20) - 1) / (4U << 20)));
+
+  asked = 0;
+  const auto cancelled = Arena::Create(64, size_t{1} << 20, [&] { return ++asked == 3; });
+  EXPECT_EQ(cancelled.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(asked, 3);
+}
+
 TEST(ArenaTest, RefusesBeyondItsCountAndServesAgainAfterAReturn) {
   const auto arena = MakeArena(2, 4096);
   Buffer first = arena->TryAcquire();
