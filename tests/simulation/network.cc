@@ -301,7 +301,8 @@ short Network::Poll(int fd, short events) const {
   if (endpoint.listens) {
     const bool caller =
         !endpoint.callers.empty() && endpoint.callers.front().arrives <= scheduler_.now();
-    return caller ? static_cast<short>(events & POLLIN) : 0;
+    if (!caller) return 0;
+    return static_cast<short>(events & POLLIN);
   }
   if (endpoint.connection == nullptr && endpoint.error == 0) return POLLHUP;
   if (scheduler_.now() < endpoint.connected_at) return 0;
