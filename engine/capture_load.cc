@@ -90,7 +90,8 @@ absl::Status LoadSession::Impl::StartLoaders() {
   next_index_.resize(devices_.size());
   config_is_read_.resize(devices_.size());
   resuming_ = true;
-  GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kResuming, &streams_, [] {}));
+  GODWIT_RETURN_IF_ERROR(
+      SetStates(step_threads_, devices_, DeviceState::kResuming, &streams_, [] {}));
   for (size_t i = 0; i < devices_.size(); ++i) {
     windows_.push_back(std::make_unique<ReorderWindow>(budget_.window_packets));
     loaders_.push_back(std::make_unique<Loader>(
@@ -188,7 +189,7 @@ absl::Status LoadSession::Impl::LoadAll() {
   GODWIT_RETURN_IF_ERROR(ReadPackets());
   GODWIT_RETURN_IF_ERROR(AwaitLoaded());
   SetPhase(SessionPhase::kHandingOver);
-  GODWIT_RETURN_IF_ERROR(RunAll(devices_, [] {}));
+  GODWIT_RETURN_IF_ERROR(RunAll(step_threads_, devices_, [] {}));
   done_at_ = Clock::Steady().Now();
   return absl::OkStatus();
 }
@@ -198,7 +199,7 @@ absl::Status LoadSession::Impl::RollBack() {
   for (auto& loader : loaders_) loader->Stop();
   streams_.clear();
   if (!resuming_) return absl::OkStatus();
-  return ResetAll(devices_, [] {});
+  return ResetAll(step_threads_, devices_, [] {});
 }
 
 SessionReport LoadSession::Impl::Run() {
@@ -218,6 +219,7 @@ SessionReport LoadSession::Impl::Run() {
   FillReport(report);
   loaders_.clear();
   windows_.clear();  // frees the packets that they still hold
+  step_threads_.Stop();
   SetPhase(SessionPhase::kFinished);
   return report;
 }

@@ -97,11 +97,13 @@ absl::Status SaveSession::Impl::StopDevices() {
   stopped_at_ = Clock::Steady().Now();
   left_running_ = true;
   if (devices_.size() > 1) {
-    GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kRunningP2p, nullptr, nothing));
+    GODWIT_RETURN_IF_ERROR(
+        SetStates(step_threads_, devices_, DeviceState::kRunningP2p, nullptr, nothing));
   }
-  GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStopCopy, &streams_, nothing));
+  GODWIT_RETURN_IF_ERROR(
+      SetStates(step_threads_, devices_, DeviceState::kStopCopy, &streams_, nothing));
   stop_copy_at_ = Clock::Steady().Now();
-  return SaveConfigs(devices_, configs_, nothing);
+  return SaveConfigs(step_threads_, devices_, configs_, nothing);
 }
 
 absl::Status SaveSession::Impl::ReadStreams() {
@@ -176,15 +178,16 @@ absl::Status SaveSession::Impl::Finish() {
   SetPhase(SessionPhase::kHandingOver);
   StopReading();
   const auto nothing = [] {};
-  GODWIT_RETURN_IF_ERROR(CheckStillStopped(devices_, nothing));
+  GODWIT_RETURN_IF_ERROR(CheckStillStopped(step_threads_, devices_, nothing));
   if (options_.leave_stopped) {
-    GODWIT_RETURN_IF_ERROR(SetStates(devices_, DeviceState::kStop, nullptr, nothing));
+    GODWIT_RETURN_IF_ERROR(
+        SetStates(step_threads_, devices_, DeviceState::kStop, nullptr, nothing));
     GODWIT_RETURN_IF_ERROR(writer_->Commit());
     done_at_ = Clock::Steady().Now();
     return absl::OkStatus();
   }
   // They have what they need: no VM waits for the disk.
-  const absl::Status running = RunAll(devices_, nothing);
+  const absl::Status running = RunAll(step_threads_, devices_, nothing);
   done_at_ = Clock::Steady().Now();
   const absl::Status committed = writer_->Commit();
   if (running.ok()) {
@@ -217,7 +220,7 @@ absl::Status SaveSession::Impl::RollBack() {
   StopReading();
   writer_.reset();  // removes what is not whole
   if (!left_running_) return absl::OkStatus();
-  return PutBackToRunning(devices_, observer_, device_reports_, [] {});
+  return PutBackToRunning(step_threads_, devices_, observer_, device_reports_, [] {});
 }
 
 SessionReport SaveSession::Impl::Run() {
@@ -247,6 +250,7 @@ SessionReport SaveSession::Impl::Run() {
     report.arena_backing = arena_->backing_name();
     report.arena_bytes = arena_->size_bytes();
   }
+  step_threads_.Stop();
   SetPhase(SessionPhase::kFinished);
   return report;
 }

@@ -16,34 +16,9 @@
 namespace godwit {
 namespace {
 
-constexpr std::chrono::milliseconds kMeanwhileInterval{5};
-constexpr int kEmptySteps = 4;
 // How often and how long apart a device that would not go back to RUNNING is asked again.
 constexpr int kRunningRetries = 3;
 constexpr std::chrono::milliseconds kRunningRetryInterval{20};
-
-// Counts the threads that have ended.
-class Countdown {
- public:
-  explicit Countdown(size_t count) : left_(count) {}
-  void Done() {
-    MutexLock lock(mutex_);
-    --left_;
-    changed_.NotifyAll();
-  }
-  bool WaitUntilZero(std::chrono::steady_clock::time_point deadline) {
-    MutexLock lock(mutex_);
-    while (left_ > 0) {
-      if (!changed_.WaitUntil(mutex_, deadline)) return left_ == 0;
-    }
-    return true;
-  }
-
- private:
-  Mutex mutex_;
-  CondVar changed_;
-  size_t left_ ABSL_GUARDED_BY(mutex_);
-};
 
 absl::Status CheckInStopCopy(Device& device) {
   const std::string where = absl::StrCat("device ", device.name());
@@ -55,39 +30,6 @@ absl::Status CheckInStopCopy(Device& device) {
 }
 
 }  // namespace
-
-absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
-                           const std::function<void()>& meanwhile) {
-  std::vector<absl::Status> results(devices);
-  Countdown countdown(devices);
-  std::vector<std::thread> threads;
-  threads.reserve(devices);
-  for (size_t i = 0; i < devices; ++i) {
-    threads.emplace_back([&, i] {
-      results[i] = step(i);
-      countdown.Done();
-    });
-  }
-  while (!countdown.WaitUntilZero(std::chrono::steady_clock::now() + kMeanwhileInterval)) {
-    meanwhile();
-  }
-  for (std::thread& thread : threads) thread.join();
-  for (const absl::Status& result : results) {
-    if (!result.ok()) return result;
-  }
-  return absl::OkStatus();
-}
-
-Clock::Duration StepOverhead(size_t devices) {
-  Clock::Duration shortest = Clock::Duration::max();
-  for (int i = 0; i < kEmptySteps; ++i) {
-    const Clock::Duration before = Clock::Steady().Now();
-    (void)ForEachDevice(
-        devices, [](size_t) { return absl::OkStatus(); }, [] {});
-    shortest = std::min(shortest, Clock::Steady().Now() - before);
-  }
-  return shortest;
-}
 
 void StepLog::Add(DeviceStep step) {
   MutexLock lock(mutex_);
@@ -129,12 +71,11 @@ absl::StatusOr<UniqueFd> OpenStream(Device& device, size_t position, DeviceState
                                                     ": it opened no stream for its state"));
 }
 
-absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
-                       std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile,
-                       StepLog* log) {
+absl::Status SetStates(StepThreads& threads, const std::vector<Device*>& devices,
+                       DeviceState wanted, std::vector<UniqueFd>* streams,
+                       const std::function<void()>& meanwhile, StepLog* log) {
   if (streams != nullptr) streams->resize(devices.size());
-  return ForEachDevice(
-      devices.size(),
+  return threads.ForEach(
       [&](size_t i) -> absl::Status {
         if (streams == nullptr) return SetStateOf(*devices[i], i, wanted, log).status();
         GODWIT_ASSIGN_OR_RETURN((*streams)[i], OpenStream(*devices[i], i, wanted, log));
@@ -143,10 +84,9 @@ absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
       meanwhile);
 }
 
-absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<void()>& meanwhile,
-                     StepLog* log) {
-  return ForEachDevice(
-      devices.size(),
+absl::Status Quiesce(StepThreads& threads, const std::vector<Device*>& devices,
+                     const std::function<void()>& meanwhile, StepLog* log) {
+  return threads.ForEach(
       [&](size_t i) -> absl::Status {
         GODWIT_ASSIGN_OR_RETURN(const DeviceState state, devices[i]->State());
         const DeviceState wanted =
@@ -156,12 +96,13 @@ absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<vo
       meanwhile);
 }
 
-absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile,
-                    StepLog* log) {
+absl::Status RunAll(StepThreads& threads, const std::vector<Device*>& devices,
+                    const std::function<void()>& meanwhile, StepLog* log) {
   if (devices.size() > 1) {
-    GODWIT_RETURN_IF_ERROR(SetStates(devices, DeviceState::kRunningP2p, nullptr, meanwhile, log));
+    GODWIT_RETURN_IF_ERROR(
+        SetStates(threads, devices, DeviceState::kRunningP2p, nullptr, meanwhile, log));
   }
-  return SetStates(devices, DeviceState::kRunning, nullptr, meanwhile, log);
+  return SetStates(threads, devices, DeviceState::kRunning, nullptr, meanwhile, log);
 }
 
 absl::StatusOr<std::string> SaveConfigOf(Device& device) {
@@ -173,11 +114,11 @@ absl::StatusOr<std::string> SaveConfigOf(Device& device) {
       where, ": it has ", config->size(), " bytes, at most ", kConfigBytesMax, " can be moved"));
 }
 
-absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::string>& configs,
+absl::Status SaveConfigs(StepThreads& threads, const std::vector<Device*>& devices,
+                         std::vector<std::string>& configs,
                          const std::function<void()>& meanwhile) {
   configs.resize(devices.size());
-  return ForEachDevice(
-      devices.size(),
+  return threads.ForEach(
       [&](size_t i) -> absl::Status {
         GODWIT_ASSIGN_OR_RETURN(configs[i], SaveConfigOf(*devices[i]));
         return absl::OkStatus();
@@ -185,16 +126,14 @@ absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::s
       meanwhile);
 }
 
-absl::Status CheckStillStopped(const std::vector<Device*>& devices,
+absl::Status CheckStillStopped(StepThreads& threads, const std::vector<Device*>& devices,
                                const std::function<void()>& meanwhile) {
-  return ForEachDevice(
-      devices.size(), [&](size_t i) { return CheckInStopCopy(*devices[i]); }, meanwhile);
+  return threads.ForEach([&](size_t i) { return CheckInStopCopy(*devices[i]); }, meanwhile);
 }
 
-absl::Status StopForGood(const std::vector<Device*>& devices,
+absl::Status StopForGood(StepThreads& threads, const std::vector<Device*>& devices,
                          const std::function<void()>& meanwhile, StepLog* log) {
-  return ForEachDevice(
-      devices.size(),
+  return threads.ForEach(
       [&](size_t i) -> absl::Status {
         GODWIT_RETURN_IF_ERROR(CheckInStopCopy(*devices[i]));
         return SetStateOf(*devices[i], i, DeviceState::kStop, log).status();
@@ -202,20 +141,18 @@ absl::Status StopForGood(const std::vector<Device*>& devices,
       meanwhile);
 }
 
-absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
-                              std::vector<DeviceReport>& reports,
+absl::Status PutBackToRunning(StepThreads& threads, const std::vector<Device*>& devices,
+                              SessionObserver& observer, std::vector<DeviceReport>& reports,
                               const std::function<void()>& meanwhile) {
   // Together, as they were stopped: one that runs must not write into one that has not stopped
   // being quiet. What fails here is found again by the next step.
   if (devices.size() > 1) {
-    (void)ForEachDevice(
-        devices.size(),
+    (void)threads.ForEach(
         [&](size_t i) { return devices[i]->SetState(DeviceState::kRunningP2p).status(); },
         meanwhile);
   }
   std::vector<std::string> notes(devices.size());
-  const absl::Status back = ForEachDevice(
-      devices.size(),
+  const absl::Status back = threads.ForEach(
       [&](size_t i) -> absl::Status {
         absl::StatusOr<UniqueFd> running = devices[i]->SetState(DeviceState::kRunning);
         // Its state is whole in all states but ERROR, and a reset throws it away: first ask again,
@@ -247,9 +184,9 @@ absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserv
   return back.ok() ? lost : back;
 }
 
-absl::Status ResetAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile) {
-  return ForEachDevice(
-      devices.size(),
+absl::Status ResetAll(StepThreads& threads, const std::vector<Device*>& devices,
+                      const std::function<void()>& meanwhile) {
+  return threads.ForEach(
       [&](size_t i) {
         return Annotate(devices[i]->Reset(),
                         absl::StrCat("device ", devices[i]->name(), " could not be reset"));

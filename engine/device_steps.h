@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "engine/step_threads.h"
 #include "godwit/device.h"
 #include "godwit/session.h"
 
@@ -32,15 +33,6 @@ class StepLog {
 };
 Clock::Duration Slowest(const std::vector<DeviceStep>& steps);
 
-// Runs `step(i)` for every device on a thread of its own, so that N slow devices cost the slowest
-// and not the sum, and calls `meanwhile` every 5 ms until all have ended (so that the control
-// channel stays alive behind a slow one). Returns the first error, in the order of devices.
-absl::Status ForEachDevice(size_t devices, const std::function<absl::Status(size_t)>& step,
-                           const std::function<void()>& meanwhile);
-
-// What that itself costs, with threads and all: the shortest of a few steps that do nothing.
-Clock::Duration StepOverhead(size_t devices);
-
 // Takes a device to `wanted`, which opens its stream. FailedPrecondition: it opened none.
 // `position` is the device's, for `log`, where it isn't null.
 absl::StatusOr<UniqueFd> OpenStream(Device& device, size_t position, DeviceState wanted,
@@ -49,42 +41,45 @@ absl::StatusOr<UniqueFd> OpenStream(Device& device, size_t position, DeviceState
 absl::StatusOr<UniqueFd> SetStateOf(Device& device, size_t position, DeviceState wanted,
                                     StepLog* log);
 
+// From here on REQUIRES: as many threads as devices.
+
 // Takes every device to `wanted`; its messages name device and states. Streams that the arcs open
 // go to `streams` (one a device) where it isn't null, else are closed.
-absl::Status SetStates(const std::vector<Device*>& devices, DeviceState wanted,
-                       std::vector<UniqueFd>* streams, const std::function<void()>& meanwhile,
-                       StepLog* log = nullptr);
+absl::Status SetStates(StepThreads& threads, const std::vector<Device*>& devices,
+                       DeviceState wanted, std::vector<UniqueFd>* streams,
+                       const std::function<void()>& meanwhile, StepLog* log = nullptr);
 
 // To RUNNING, by way of RUNNING_P2P where there are several: none may write to another that still
 // stands.
-absl::Status RunAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile,
-                    StepLog* log = nullptr);
+absl::Status RunAll(StepThreads& threads, const std::vector<Device*>& devices,
+                    const std::function<void()>& meanwhile, StepLog* log = nullptr);
 
 // The quiescent state that a device goes to from where it runs: PRE_COPY_P2P or RUNNING_P2P.
-absl::Status Quiesce(const std::vector<Device*>& devices, const std::function<void()>& meanwhile,
-                     StepLog* log = nullptr);
+absl::Status Quiesce(StepThreads& threads, const std::vector<Device*>& devices,
+                     const std::function<void()>& meanwhile, StepLog* log = nullptr);
 
 // A device's configuration, at most kConfigBytesMax of it. REQUIRES: STOP or STOP_COPY
 absl::StatusOr<std::string> SaveConfigOf(Device& device);
-absl::Status SaveConfigs(const std::vector<Device*>& devices, std::vector<std::string>& configs,
-                         const std::function<void()>& meanwhile);
+absl::Status SaveConfigs(StepThreads& threads, const std::vector<Device*>& devices,
+                         std::vector<std::string>& configs, const std::function<void()>& meanwhile);
 
 // Before what was read of them counts: DataLoss where one is not in STOP_COPY any more. A device
 // that was reset behind our back runs, and what was read is not its state.
-absl::Status CheckStillStopped(const std::vector<Device*>& devices,
+absl::Status CheckStillStopped(StepThreads& threads, const std::vector<Device*>& devices,
                                const std::function<void()>& meanwhile);
 // The same, and each that still is goes to STOP.
-absl::Status StopForGood(const std::vector<Device*>& devices,
+absl::Status StopForGood(StepThreads& threads, const std::vector<Device*>& devices,
                          const std::function<void()>& meanwhile, StepLog* log = nullptr);
 
 // After a failure: every device to RUNNING, and where one refuses, by a reset, of which the
 // observer is told and which its report (one a device) says. DataLoss: all run, but that lost a
 // device's state.
-absl::Status PutBackToRunning(const std::vector<Device*>& devices, SessionObserver& observer,
-                              std::vector<DeviceReport>& reports,
+absl::Status PutBackToRunning(StepThreads& threads, const std::vector<Device*>& devices,
+                              SessionObserver& observer, std::vector<DeviceReport>& reports,
                               const std::function<void()>& meanwhile);
 // After a failed load: every device is reset.
-absl::Status ResetAll(const std::vector<Device*>& devices, const std::function<void()>& meanwhile);
+absl::Status ResetAll(StepThreads& threads, const std::vector<Device*>& devices,
+                      const std::function<void()>& meanwhile);
 
 // InvalidArgument when devices that move together don't all have P2P: without it one could write
 // into another that has stopped already.

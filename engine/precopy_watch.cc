@@ -27,18 +27,39 @@ uint64_t Less(uint64_t from, uint64_t take) { return from - std::min(from, take)
 
 }  // namespace
 
+void TakeAnswer(const PrecopyInfo& info, uint64_t read_bytes, Clock::Duration now,
+                PrecopyEstimate& estimate) {
+  const uint64_t read_since = Less(read_bytes, estimate.read_bytes_before);
+  const uint64_t unread = Less(estimate.initial_bytes + estimate.dirty_bytes, read_since);
+  const uint64_t more = Less(info.dirty_bytes, unread);
+  const double elapsed_s = std::chrono::duration<double>(now - estimate.more_at).count();
+  if (estimate.asked == 0) {
+    estimate.more_at = now;
+  } else if (more > 0 || info.initial_bytes + info.dirty_bytes == 0) {
+    estimate.dirty_bytes_per_second = elapsed_s > 0 ? static_cast<double>(more) / elapsed_s : 0;
+    estimate.more_at = now;
+  }
+  estimate.initial_bytes = info.initial_bytes;
+  estimate.dirty_bytes = info.dirty_bytes;
+  estimate.read_bytes_before = read_bytes;
+  estimate.asked_at = now;
+  ++estimate.asked;
+}
+
 uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, uint64_t state_bytes,
                         Clock::Duration now) {
-  const uint64_t announced = estimate.initial_bytes + estimate.dirty_bytes;
-  const uint64_t remained = std::max(announced, estimate.stop_copy_bytes.value_or(0));
-  // Without this a chunk that is being read would look like convergence, whatever gets dirty
-  // behind.
-  const double age_s = std::chrono::duration<double>(now - estimate.asked_at).count();
-  const auto since = static_cast<uint64_t>(estimate.dirty_bytes_per_second * std::max(0.0, age_s));
+  const auto dirty_since = [&](Clock::Duration then) {
+    const double age_s = std::chrono::duration<double>(now - then).count();
+    return static_cast<uint64_t>(estimate.dirty_bytes_per_second * std::max(0.0, age_s));
+  };
   const uint64_t read_since = Less(read_bytes, estimate.read_bytes_before);
-  const uint64_t remaining = Less(remained, read_since) + since;
-  if (state_bytes == 0) return remaining;
-  return std::min(remaining, Less(announced, read_since) + state_bytes);
+  const uint64_t unread = Less(estimate.initial_bytes + estimate.dirty_bytes, read_since);
+  // Without what gets dirty meanwhile a chunk that is being read would look like convergence.
+  const uint64_t announced = unread + dirty_since(estimate.more_at);
+  const uint64_t in_stop_copy =
+      Less(estimate.stop_copy_bytes.value_or(0), read_since) + dirty_since(estimate.asked_at);
+  const uint64_t remaining = std::max(announced, in_stop_copy);
+  return state_bytes == 0 ? remaining : std::min(remaining, unread + state_bytes);
 }
 
 absl::StatusOr<std::unique_ptr<PrecopyWatch>> PrecopyWatch::Make(Device& device, size_t index,
@@ -136,7 +157,7 @@ absl::Status PrecopyWatch::Ask(bool dry) {
   // Second, since the first can make data that is then to be read as well.
   const absl::StatusOr<uint64_t> stop_copy_bytes =
       blocked_call_.Around([this] { return device_.StopCopyBytes(); });
-  const Clock::Duration asked_before = std::exchange(asked_at_, Clock::Steady().Now());
+  asked_at_ = Clock::Steady().Now();
 
   const SourceWorker::DeviceCounters& counters = worker_.device_counters(index_);
   const uint64_t read_bytes = counters.read_bytes.load(std::memory_order_relaxed);
@@ -151,18 +172,10 @@ absl::Status PrecopyWatch::Ask(bool dry) {
 
   {
     MutexLock lock(mutex_);
-    iteration.number = estimate_.asked++;  // the first time that it is asked ends no round
-    estimate_.initial_bytes = info->initial_bytes;
-    estimate_.dirty_bytes = info->dirty_bytes;
+    iteration.number = estimate_.asked;  // the first time that it is asked ends no round
+    TakeAnswer(*info, read_bytes, asked_at_, estimate_);
     estimate_.stop_copy_bytes.reset();
     if (stop_copy_bytes.ok()) estimate_.stop_copy_bytes = *stop_copy_bytes;
-    estimate_.read_bytes_before = read_bytes;
-    estimate_.asked_at = asked_at_;
-    if (dry) {  // so all that was dirty before has been read
-      const double elapsed_s = std::chrono::duration<double>(asked_at_ - asked_before).count();
-      estimate_.dirty_bytes_per_second =
-          elapsed_s > 0 ? static_cast<double>(info->dirty_bytes) / elapsed_s : 0;
-    }
     estimate_.exhausted = dry && info->initial_bytes == 0 && info->dirty_bytes == 0;
     // Initial bytes that are announced again (REINIT) have to be read and loaded again.
     if (info->initial_bytes > 0) {

@@ -34,7 +34,8 @@ struct PrecopyEstimate {
   std::optional<uint64_t> stop_copy_bytes;
   uint64_t read_bytes_before = 0;  // of its stream when it was asked
   Clock::Duration asked_at{0};
-  double dirty_bytes_per_second = 0;  // between the last two times; 0: not known yet
+  double dirty_bytes_per_second = 0;  // between the last two times that there was more; 0: unknown
+  Clock::Duration more_at{0};         // when there was more the last time
   // The stream was dry and so is the device: it has nothing more to give before it stops.
   bool exhausted = false;
   // The initial bytes are all among the stream's first `initial_packets`.
@@ -42,10 +43,18 @@ struct PrecopyEstimate {
   uint32_t initial_packets = 0;
 };
 
+// Takes what a device answered at `now`, when `read_bytes` of its stream had been read, but for
+// stop_copy_bytes. There is more when its dirty bytes are more than what was left of the last
+// answer: mlx5 says what is unread of one chunk until that has been read, and only then what has
+// become dirty since it made the chunk.
+void TakeAnswer(const PrecopyInfo& info, uint64_t read_bytes, Clock::Duration now,
+                PrecopyEstimate& estimate);
+
 // What is left to move if the device were stopped at `now`, of which `read_bytes` have been read
-// since the session began: what the device announced, or what it said that STOP_COPY would bring
-// where that is more, less what has been read since, and what has become dirty since; which is at
-// most all of its state, `state_bytes`, where that is known (not 0).
+// since the session began: what the device announced and what has become dirty since there was
+// more, or what it said that STOP_COPY would bring and what has become dirty since it was asked,
+// where that is more; less what has been read since; which is at most all of its state,
+// `state_bytes`, where that is known (not 0).
 uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, uint64_t state_bytes,
                         Clock::Duration now);
 

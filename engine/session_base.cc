@@ -179,7 +179,8 @@ absl::Status SessionBase::WaitForNews(const std::vector<pollfd>& more) {
     fds.push_back({channel_->fd(), static_cast<short>(POLLIN | writable), 0});
   }
   fds.insert(fds.end(), more.begin(), more.end());
-  ::poll(fds.data(), fds.size(), kTickMs);
+  const bool probe_due = channel_ != nullptr && channel_->probe_due();
+  ::poll(fds.data(), fds.size(), probe_due ? static_cast<int>(kProbeInterval.count()) : kTickMs);
   events_->Clear();
   if (fds[1].revents != 0) {
     cancel_->Clear();  // who goes on all the same must be able to sleep

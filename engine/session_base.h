@@ -39,7 +39,7 @@ class SessionBase {
 
  protected:
   SessionBase(std::vector<Device*> devices, SessionObserver& observer)
-      : devices_(std::move(devices)), observer_(observer) {}
+      : devices_(std::move(devices)), observer_(observer), step_threads_(devices_.size()) {}
   ~SessionBase() = default;
 
   absl::Status MakeNotifiers();
@@ -96,6 +96,7 @@ class SessionBase {
   std::optional<Notifier> cancel_;
   std::unique_ptr<ControlChannel> channel_;
   StepLog steps_;
+  StepThreads step_threads_;
   TraceSink* trace_ = nullptr;
   std::chrono::milliseconds answer_timeout_{60'000};
   std::unique_ptr<Arena> arena_;

@@ -182,6 +182,7 @@ absl::Status SourceSession::Impl::StartWorker() {
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));
   worker_->SetTrace(trace_);
   GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
+  step_threads_.Start();
   for (uint32_t i = 0; i < options_.lanes; ++i) observer_.OnLane({i, /*up=*/true, {}});
   MutexLock lock(statistics_mutex_);
   statistics_ready_ = true;

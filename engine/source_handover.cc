@@ -25,7 +25,7 @@ absl::Status SourceSession::Impl::HandOver() {
   SetPhase(SessionPhase::kHandingOver);
   GODWIT_RETURN_IF_ERROR(CheckCancelled());
   const absl::Status stopped = StopForGood(
-      devices_, [this] { KeepAlive(); }, &steps_);
+      step_threads_, devices_, [this] { KeepAlive(); }, &steps_);
   TellSteps();
   GODWIT_RETURN_IF_ERROR(stopped);
   // Only receipts can be on the way now. Above all no Done: it would be taken for the answer.
@@ -132,11 +132,9 @@ absl::Status SourceSession::Impl::Reconnect() {
 // Not bounded: a driver's read that can't be cancelled lasts as long as it lasts.
 void SourceSession::Impl::StopWorkerAndTell() {
   lane_maker_.reset();
-  constexpr size_t kThreads = 1;
-  (void)ForEachDevice(
-      kThreads,
-      [this](size_t) {
-        worker_->Stop();
+  (void)step_threads_.ForEach(
+      [this](size_t i) {
+        if (i == 0) worker_->Stop();
         return absl::OkStatus();
       },
       [this] {
@@ -152,7 +150,8 @@ absl::Status SourceSession::Impl::RollBack() {
   if (!left_running_ && !vcpus_stopped_) return absl::OkStatus();
   absl::Status back;
   if (left_running_) {
-    back = PutBackToRunning(devices_, observer_, device_reports_, [this] { KeepAlive(); });
+    back = PutBackToRunning(step_threads_, devices_, observer_, device_reports_,
+                            [this] { KeepAlive(); });
   }
   if (back.ok() && vcpus_stopped_ && options_.vm.start_vcpus) {
     back = Annotate(options_.vm.start_vcpus(), "starting the vCPUs again");

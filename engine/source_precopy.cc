@@ -70,8 +70,7 @@ absl::Status SourceSession::Impl::PreCopy() {
 absl::Status SourceSession::Impl::BeginPreCopy() {
   left_running_ = true;
   std::vector<UniqueFd> streams(devices_.size());
-  const absl::Status begun = ForEachDevice(
-      devices_.size(),
+  const absl::Status begun = step_threads_.ForEach(
       [&](size_t i) -> absl::Status {
         if (!devices_[i]->flags().pre_copy) return absl::OkStatus();
         GODWIT_ASSIGN_OR_RETURN(streams[i],
@@ -79,7 +78,7 @@ absl::Status SourceSession::Impl::BeginPreCopy() {
         return absl::OkStatus();
       },
       [this] { KeepAlive(); });
-  source_step_ = TellSteps() + StepOverhead(devices_.size());
+  source_step_ = TellSteps() + step_threads_.Overhead();
   GODWIT_RETURN_IF_ERROR(begun);
   for (size_t i = 0; i < devices_.size(); ++i) {
     if (!streams[i].valid()) continue;
@@ -186,10 +185,9 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
 
 // A blocked call of a driver's must not let the peer think that we are gone.
 absl::Status SourceSession::Impl::StopWatches() {
-  return ForEachDevice(
-      watches_.size(),
+  return step_threads_.ForEach(
       [this](size_t i) {
-        if (watches_[i] == nullptr) return absl::OkStatus();
+        if (i >= watches_.size() || watches_[i] == nullptr) return absl::OkStatus();
         watches_[i]->Stop();
         return watches_[i]->status();
       },

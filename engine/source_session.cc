@@ -34,14 +34,14 @@ absl::Status SourceSession::Impl::StopDevices() {
   GODWIT_RETURN_IF_ERROR(CheckCancelled());
   left_running_ = true;
   if (devices_.size() > 1) {
-    const absl::Status quiet = Quiesce(devices_, meanwhile, &steps_);
+    const absl::Status quiet = Quiesce(step_threads_, devices_, meanwhile, &steps_);
     TellSteps();
     GODWIT_RETURN_IF_ERROR(quiet);
     GODWIT_RETURN_IF_ERROR(CheckCancelled());
   }
   stop_copy_at_ = Clock::Steady().Now();
-  const absl::Status stopped = ForEachDevice(
-      devices_.size(), [this](size_t i) { return ToStopCopy(i); }, meanwhile);
+  const absl::Status stopped =
+      step_threads_.ForEach([this](size_t i) { return ToStopCopy(i); }, meanwhile);
   TellSteps();
   GODWIT_RETURN_IF_ERROR(stopped);
   return meanwhile_error_;
@@ -250,6 +250,7 @@ SessionReport SourceSession::Impl::Run() {
   verbs_lanes_.clear();
   verbs_device_.reset();
   channel_.reset();  // the peer need not wait for silence
+  step_threads_.Stop();
   SetPhase(SessionPhase::kFinished);
   return report;
 }

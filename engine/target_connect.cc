@@ -122,8 +122,8 @@ absl::Status TargetSession::Impl::ExchangeDeviceTables() {
 absl::Status TargetSession::Impl::Resume() {
   resuming_ = true;
   const absl::Status resumed = SetStates(
-      devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); }, &steps_);
-  target_step_ = TellSteps() + StepOverhead(devices_.size());
+      step_threads_, devices_, DeviceState::kResuming, &streams_, [this] { KeepAlive(); }, &steps_);
+  target_step_ = TellSteps() + step_threads_.Overhead();
   return resumed;
 }
 

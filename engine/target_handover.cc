@@ -94,7 +94,7 @@ std::unique_ptr<ControlChannel> TargetSession::Impl::NextCommitter() {
 
 absl::Status TargetSession::Impl::RunHere() {
   const absl::Status ran = RunAll(
-      devices_, [this] { KeepAlive(); }, &steps_);
+      step_threads_, devices_, [this] { KeepAlive(); }, &steps_);
   TellSteps();
   return ran;
 }
@@ -169,10 +169,9 @@ absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
 // Not bounded: a driver's call that is under way lasts as long as it lasts.
 void TargetSession::Impl::StopLoaders() {
   for (auto& loader : loaders_) loader->AskToStop();
-  (void)ForEachDevice(
-      loaders_.size(),
+  (void)step_threads_.ForEach(
       [this](size_t i) {
-        loaders_[i]->Stop();
+        if (i < loaders_.size()) loaders_[i]->Stop();
         return absl::OkStatus();
       },
       [this] {
@@ -187,7 +186,7 @@ absl::Status TargetSession::Impl::RollBack() {
   if (worker_ != nullptr) worker_->Stop();
   streams_.clear();
   if (!resuming_) return absl::OkStatus();
-  return ResetAll(devices_, [this] { KeepAlive(); });
+  return ResetAll(step_threads_, devices_, [this] { KeepAlive(); });
 }
 
 }  // namespace godwit

@@ -195,6 +195,7 @@ SessionReport TargetSession::Impl::Run() {
   verbs_lanes_.clear();
   verbs_device_.reset();
   channel_.reset();  // the peer need not wait for silence
+  step_threads_.Stop();
   SetPhase(SessionPhase::kFinished);
   return report;
 }

@@ -228,8 +228,7 @@ absl::Status ControlChannel::Tick() {
 
 absl::Status ControlChannel::TakePing(uint64_t question, uint64_t answer) {
   if (probe_out_ && answer == probes_) {
-    const Clock::Duration took = clock_.Now() - probed_at_;
-    shortest_probe_ = std::min(shortest_probe_.value_or(took), took);
+    probes_took_[answered_++ % kProbesKept] = clock_.Now() - probed_at_;
     probe_out_ = false;
   }
   if (question == 0) return absl::OkStatus();
@@ -241,7 +240,7 @@ absl::Status ControlChannel::TakePing(uint64_t question, uint64_t answer) {
 absl::Status ControlChannel::Probe() {
   if (!status_.ok()) return status_;
   const Clock::Duration now = clock_.Now();
-  const bool too_soon = probes_ >= kProbesAtOnce && now - probed_at_ < kProbeInterval;
+  const bool too_soon = probes_ > 0 && now - probed_at_ < kProbeInterval;
   if (probe_out_ || too_soon) return absl::OkStatus();
   control::ControlMessage message;
   message.mutable_ping()->set_question(++probes_);
@@ -251,7 +250,13 @@ absl::Status ControlChannel::Probe() {
 }
 
 Clock::Duration ControlChannel::round_trip() const {
-  if (shortest_probe_.has_value()) return *shortest_probe_;
+  if (answered_ > 0) {
+    std::array<Clock::Duration, kProbesKept> took = probes_took_;
+    const auto middle = took.begin() + static_cast<ptrdiff_t>(std::min(answered_, kProbesKept) / 2);
+    std::nth_element(took.begin(), middle,
+                     took.begin() + static_cast<ptrdiff_t>(std::min(answered_, kProbesKept)));
+    return *middle;
+  }
   tcp_info info{};
   socklen_t length = sizeof(info);
   if (::getsockopt(socket_.get(), IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return {};

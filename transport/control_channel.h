@@ -29,7 +29,8 @@ inline constexpr size_t kControlMessageBytesMax = 64 * 1024;
 inline constexpr std::chrono::seconds kControlPingInterval{1};
 inline constexpr std::chrono::seconds kControlSilenceMax{8};
 inline constexpr std::chrono::milliseconds kProbeInterval{5};
-inline constexpr uint64_t kProbesAtOnce = 4;
+inline constexpr uint64_t kProbesNeeded = 3;
+inline constexpr size_t kProbesKept = 5;
 
 std::array<char, kControlPrefaceBytes> ControlPreface();
 // `generation` counts how often that lane was made before.
@@ -68,14 +69,15 @@ class ControlChannel {
   absl::Status Tick();
 
   // Asks the peer for an answer, which times the way through both sides' threads and back. Does
-  // nothing while the last one is out, or, after the first kProbesAtOnce, before kProbeInterval is
-  // over.
+  // nothing while the last one is out or before kProbeInterval is over.
   absl::Status Probe();
-  // kProbesAtOnce have been answered.
-  bool probed() const { return probes_ - (probe_out_ ? 1 : 0) >= kProbesAtOnce; }
-  // The shortest time that a Probe() took: longer ones found a peer that was busy. Before the first
-  // answer the connection's smoothed round-trip time, as the kernel has it (TCP_INFO); 0 where it
-  // has none.
+  // kProbesNeeded have been answered.
+  bool probed() const { return probes_ - (probe_out_ ? 1 : 0) >= kProbesNeeded; }
+  // Not enough have been answered, and none is out: Probe() wants to be called in kProbeInterval.
+  bool probe_due() const { return probes_ > 0 && !probe_out_ && !probed(); }
+  // The median of the last kProbesKept probes: what it takes when the threads that a message wakes
+  // have slept, as they do in a handover. Before the first answer the connection's smoothed
+  // round-trip time, as the kernel has it (TCP_INFO); 0 where it has none.
   Clock::Duration round_trip() const;
 
   // Since when nothing has come from the peer.
@@ -103,7 +105,8 @@ class ControlChannel {
   uint64_t probes_ = 0;  // sent
   bool probe_out_ = false;
   Clock::Duration probed_at_{0};
-  std::optional<Clock::Duration> shortest_probe_;
+  std::array<Clock::Duration, kProbesKept> probes_took_{};  // the last ones, in a circle
+  size_t answered_ = 0;
   bool peer_closed_ = false;
   bool end_of_stream_ = false;  // closed by FIN, not by a reset
   absl::Status status_;

@@ -75,8 +75,10 @@ TEST(SetStatesTest, TheOneThatRanOutOfFdsIsNamedAndTheOthersAreThere) {
   StubDevice first("first", kWithP2p);
   StubDevice second("second", kWithP2p);
   second.fails_at = DeviceState::kStopCopy;
+  StepThreads threads(2);
   std::vector<UniqueFd> streams;
-  const absl::Status failed = SetStates({&first, &second}, DeviceState::kStopCopy, &streams, [] {});
+  const absl::Status failed =
+      SetStates(threads, {&first, &second}, DeviceState::kStopCopy, &streams, [] {});
   EXPECT_EQ(failed.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(failed.message()),
               AllOf(HasSubstr("device second: to STOP_COPY"), HasSubstr("no fd for the stream")));
@@ -89,8 +91,9 @@ TEST(SetStatesTest, TheOneThatRanOutOfFdsIsNamedAndTheOthersAreThere) {
 TEST(SetStatesTest, ADeviceThatOpensNoStreamIsAnError) {
   StubDevice device("device", kWithP2p);
   device.opens_streams = false;
+  StepThreads threads(1);
   std::vector<UniqueFd> streams;
-  EXPECT_EQ(SetStates({&device}, DeviceState::kResuming, &streams, [] {}).code(),
+  EXPECT_EQ(SetStates(threads, {&device}, DeviceState::kResuming, &streams, [] {}).code(),
             absl::StatusCode::kFailedPrecondition);
 }
 
@@ -98,11 +101,12 @@ TEST(CheckStillStoppedTest, TheOneThatLeftStopCopyIsNamedWithItsState) {
   StubDevice nic("nic", kWithP2p);
   StubDevice accelerator("accelerator", kWithP2p);
   const std::vector<Device*> devices = {&nic, &accelerator};
-  ASSERT_TRUE(SetStates(devices, DeviceState::kStopCopy, nullptr, [] {}).ok());
-  EXPECT_TRUE(CheckStillStopped(devices, [] {}).ok());
+  StepThreads threads(devices.size());
+  ASSERT_TRUE(SetStates(threads, devices, DeviceState::kStopCopy, nullptr, [] {}).ok());
+  EXPECT_TRUE(CheckStillStopped(threads, devices, [] {}).ok());
   for (const DeviceState state : {DeviceState::kRunning, DeviceState::kStop, DeviceState::kError}) {
     ASSERT_TRUE(accelerator.SetState(state).ok());
-    const absl::Status status = CheckStillStopped(devices, [] {});
+    const absl::Status status = CheckStillStopped(threads, devices, [] {});
     EXPECT_TRUE(absl::IsDataLoss(status)) << status;
     EXPECT_THAT(std::string(status.message()),
                 HasSubstr(absl::StrCat("device accelerator: it is in ", DeviceStateName(state))));
@@ -113,11 +117,12 @@ TEST(StopForGoodTest, OnlyWhatIsStillInStopCopyGoesToStop) {
   StubDevice nic("nic", kWithP2p);
   StubDevice accelerator("accelerator", kWithP2p);
   const std::vector<Device*> devices = {&nic, &accelerator};
-  ASSERT_TRUE(SetStates(devices, DeviceState::kStopCopy, nullptr, [] {}).ok());
+  StepThreads threads(devices.size());
+  ASSERT_TRUE(SetStates(threads, devices, DeviceState::kStopCopy, nullptr, [] {}).ok());
   ASSERT_TRUE(accelerator.SetState(DeviceState::kRunning).ok());
   StepLog log;
   const absl::Status status = StopForGood(
-      devices, [] {}, &log);
+      threads, devices, [] {}, &log);
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("device accelerator: it is in RUNNING"));
   EXPECT_EQ(nic.State().value(), DeviceState::kStop);

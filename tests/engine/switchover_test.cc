@@ -141,11 +141,51 @@ TEST(RemainingTest, ReadsComeOffWhatWasAnnounced) {
 TEST(RemainingTest, WhatGetsDirtyMeanwhileCounts) {
   PrecopyEstimate estimate;
   estimate.dirty_bytes = 100;
-  estimate.asked_at = seconds(5);
+  estimate.asked_at = estimate.more_at = seconds(5);
   estimate.dirty_bytes_per_second = 400;
   EXPECT_EQ(RemainingBytes(estimate, 0, 0, seconds(5)), 100U);
   EXPECT_EQ(RemainingBytes(estimate, 100, 0, milliseconds(5250)), 100U);
   EXPECT_EQ(RemainingBytes(estimate, 40, 0, seconds(6)), 460U);
+  // Asked again, it said what is unread of the same chunk; what STOP_COPY would bring is newer.
+  estimate.asked_at = milliseconds(5500);
+  EXPECT_EQ(RemainingBytes(estimate, 0, 0, seconds(6)), 500U);
+  estimate.stop_copy_bytes = 320;
+  EXPECT_EQ(RemainingBytes(estimate, 0, 0, seconds(6)), 520U);
+}
+
+PrecopyInfo Dirty(uint64_t bytes) { return {.dirty_bytes = bytes}; }
+
+// mlx5's way: a chunk is announced until it has been read, then the next one.
+TEST(DirtyRateTest, AChunkThatIsAnnouncedTwiceGotDirtyOnce) {
+  PrecopyEstimate estimate;
+  TakeAnswer({.initial_bytes = 1000}, 0, seconds(1), estimate);
+  EXPECT_EQ(estimate.dirty_bytes_per_second, 0);
+  TakeAnswer(Dirty(300), 1000, seconds(2), estimate);
+  EXPECT_EQ(estimate.dirty_bytes_per_second, 300);
+  // What of it is unread says nothing new, however soon it is said.
+  TakeAnswer(Dirty(200), 1100, milliseconds(2010), estimate);
+  TakeAnswer(Dirty(200), 1100, milliseconds(2020), estimate);
+  EXPECT_EQ(estimate.dirty_bytes_per_second, 300);
+  EXPECT_EQ(RemainingBytes(estimate, 1100, 0, seconds(3)), 500U);
+  TakeAnswer(Dirty(250), 1300, milliseconds(2500), estimate);
+  EXPECT_EQ(estimate.dirty_bytes_per_second, 500);
+  EXPECT_EQ(estimate.asked, 5U);
+}
+
+TEST(DirtyRateTest, OfWhatGrowsWhileItIsReadOnlyTheGrowthCounts) {
+  PrecopyEstimate estimate;
+  TakeAnswer(Dirty(100), 0, seconds(1), estimate);
+  TakeAnswer(Dirty(120), 60, seconds(2), estimate);  // 40 of it were known
+  EXPECT_EQ(estimate.dirty_bytes_per_second, 80);
+}
+
+TEST(DirtyRateTest, NothingDirtyIsARateOfNothing) {
+  PrecopyEstimate estimate;
+  TakeAnswer(Dirty(100), 0, seconds(1), estimate);
+  TakeAnswer(Dirty(100), 100, seconds(2), estimate);
+  EXPECT_EQ(estimate.dirty_bytes_per_second, 100);
+  TakeAnswer(Dirty(0), 200, seconds(3), estimate);
+  EXPECT_EQ(estimate.dirty_bytes_per_second, 0);
 }
 
 // virtio's dirty data is a whole context each time, and in 20 ms there is no second one.
