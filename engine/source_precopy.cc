@@ -16,6 +16,16 @@ namespace {
 // A peer that knows no questions must not keep us.
 constexpr std::chrono::milliseconds kProbesWait{100};
 
+// Of those that were timed, which are not 0. All devices' packets go the same way.
+Clock::Duration ShortestTrip(const std::vector<Clock::Duration>& trips) {
+  Clock::Duration shortest{0};
+  for (const Clock::Duration trip : trips) {
+    if (trip.count() == 0) continue;
+    shortest = shortest.count() == 0 ? trip : std::min(shortest, trip);
+  }
+  return shortest;
+}
+
 }  // namespace
 
 absl::string_view SwitchoverReasonName(SwitchoverReason reason) {
@@ -173,12 +183,13 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
   report.target_step = options_.expected_target_step.value_or(target_step_);
   report.config = options_.expected_config;
   report.round_trip = channel_->round_trip();
-  report.packet_trip = *std::max_element(packet_trips_.begin(), packet_trips_.end());
+  report.packet_trip = ShortestTrip(packet_trips_);
   // Before the first: no shorter than a message's.
   report.packet_trip = std::max(report.packet_trip, report.round_trip);
   SwitchoverCosts costs = {report.source_step, report.target_step, report.config,
                            report.packet_trip, report.round_trip};
   CountSteps(static_cast<uint32_t>(devices_.size()), costs);
+  costs.fixed = options_.expected_fixed_downtime;
   facts.downtime = EstimateDowntime(bytes, rate, costs);
   return facts;
 }

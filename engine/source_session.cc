@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "engine/device_steps.h"
 #include "engine/source_impl.h"
+#include "engine/switchover.h"
 
 namespace godwit {
 namespace {
@@ -348,6 +349,15 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
   }
   report.precopy_time = precopy_time_;
   report.switchover = switchover_;
+  if (report.outcome == SessionOutcome::kDone && switchover_.has_value()) {
+    uint64_t precopy_bytes = 0;
+    for (const DeviceReport& device : report.devices) precopy_bytes += device.precopy_bytes;
+    const double rate = switchover_->bytes_per_second;
+    const Clock::Duration moving =
+        TimeForBytes(report.bytes - std::min(report.bytes, precopy_bytes),
+                     rate > 0 ? std::optional<double>(rate) : std::nullopt);
+    report.switchover->fixed_downtime = std::max(Clock::Duration(0), report.downtime - moving);
+  }
   if (arena_ != nullptr) {
     report.arena_backing = arena_->backing_name();
     report.arena_bytes = arena_->size_bytes();

@@ -49,24 +49,27 @@ void CountSteps(uint32_t devices, SwitchoverCosts& costs) {
   costs.source_steps = costs.target_steps = devices > 1 ? 3 : 2;
 }
 
+Clock::Duration TimeForBytes(uint64_t bytes, std::optional<double> bytes_per_second) {
+  constexpr double kBytesPerSecondAssumed = 100.0 * 1024 * 1024;
+  // A day is longer than any limit, and fits.
+  constexpr double kSecondsMax = 86'400;
+  const double seconds =
+      static_cast<double>(bytes) / bytes_per_second.value_or(kBytesPerSecondAssumed);
+  return std::chrono::duration_cast<Clock::Duration>(
+      std::chrono::duration<double>(std::min(kSecondsMax, seconds)));
+}
+
 std::optional<Clock::Duration> EstimateDowntime(const SwitchoverBytes& bytes,
                                                 std::optional<double> bytes_per_second,
                                                 const SwitchoverCosts& costs) {
-  constexpr double kBytesPerSecondAssumed = 100.0 * 1024 * 1024;
   const uint64_t total = bytes.with_devices + bytes.on_the_way;
   if (!bytes_per_second.has_value() && total > RateMeter::kBytesMin) return std::nullopt;
-  const auto time_for = [&](uint64_t some) {
-    // A day is longer than any limit, and fits.
-    constexpr double kSecondsMax = 86'400;
-    const double seconds =
-        static_cast<double>(some) / bytes_per_second.value_or(kBytesPerSecondAssumed);
-    return std::chrono::duration_cast<Clock::Duration>(
-        std::chrono::duration<double>(std::min(kSecondsMax, seconds)));
-  };
+  const Clock::Duration on_the_way = TimeForBytes(bytes.on_the_way, bytes_per_second);
+  const Clock::Duration with_devices = TimeForBytes(bytes.with_devices, bytes_per_second);
+  if (costs.fixed.has_value()) return std::max(*costs.fixed, on_the_way) + with_devices;
   const Clock::Duration to_stop_copy = (costs.source_steps - 1) * costs.source_step;
-  return std::max(to_stop_copy, time_for(bytes.on_the_way)) + time_for(bytes.with_devices) +
-         costs.packet_trip + costs.source_step + costs.target_steps * costs.target_step +
-         costs.config + costs.round_trip;
+  return std::max(to_stop_copy, on_the_way) + with_devices + costs.packet_trip + costs.source_step +
+         costs.target_steps * costs.target_step + costs.config + costs.round_trip;
 }
 
 SwitchoverVerdict DecideSwitchover(const SwitchoverFacts& facts, const PrecopyLimits& limits) {

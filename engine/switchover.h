@@ -56,12 +56,16 @@ struct SwitchoverCosts {
   Clock::Duration round_trip{0};   // of the control channel, from thread to thread
   uint32_t source_steps = 2;
   uint32_t target_steps = 2;
+  std::optional<Clock::Duration> fixed = std::nullopt;  // all of that together, where it is known
 };
 
 // Sets how many steps there are between "stop" and "they run" with this many devices:
 // source: (to RUNNING_P2P where there are several,) to STOP_COPY, to STOP;
 // target: to STOP, (to RUNNING_P2P,) to RUNNING.
 void CountSteps(uint32_t devices, SwitchoverCosts& costs);
+
+// What moving so many bytes takes. Without a measured rate 100 MiB/s are assumed.
+Clock::Duration TimeForBytes(uint64_t bytes, std::optional<double> bytes_per_second);
 
 // What there is to move when the devices are stopped.
 struct SwitchoverBytes {
@@ -73,8 +77,9 @@ struct SwitchoverBytes {
 //            + with_devices ÷ rate + packet_trip + target_step + config
 //            + source_step + round_trip + (target_steps - 1) × target_step
 // What is on the way is loaded while the source's devices stop. The trip is the last packet's to
-// the target and Loaded's back, the round trip Commit's and Done's. Without a measured rate 100
-// MiB/s are assumed for up to RateMeter::kBytesMin, and for more there is no estimate.
+// the target and Loaded's back, the round trip Commit's and Done's. With `fixed`:
+// downtime = the longer of fixed and on_the_way ÷ rate + with_devices ÷ rate
+// Without a measured rate there is no estimate for more than RateMeter::kBytesMin.
 std::optional<Clock::Duration> EstimateDowntime(const SwitchoverBytes& bytes,
                                                 std::optional<double> bytes_per_second,
                                                 const SwitchoverCosts& costs);

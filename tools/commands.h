@@ -19,6 +19,7 @@ struct PrecopyArguments {
   std::string max_time = "60s";
   std::string max_bytes;  // "": no limit
   OnNoConvergence on_no_convergence = OnNoConvergence::kSwitch;
+  std::string fixed_downtime;  // "": not known
 };
 
 struct LoopbackCommand {

@@ -15,6 +15,9 @@ namespace godwit {
 // "300ms", "1.5s", "2m"; at least 1 ms, at most a day. InvalidArgument names the text.
 absl::StatusOr<std::chrono::milliseconds> ParseMilliseconds(const std::string& text);
 
+// "0.6ms", "20us"; at least 1 us, at most a day. InvalidArgument names the text.
+absl::StatusOr<std::chrono::nanoseconds> ParseNanoseconds(const std::string& text);
+
 // Puts what the arguments say into `options`.
 absl::Status ApplyPrecopy(const PrecopyArguments& arguments, SourceOptions& options);
 

@@ -196,6 +196,10 @@ std::string WrongDuration(const std::string& text) {
   return std::string(ParseMilliseconds(text).status().message());
 }
 
+std::string WrongShortDuration(const std::string& text) {
+  return std::string(ParseNanoseconds(text).status().message());
+}
+
 CLI::Option* AddDuration(CLI::App& app, const char* name, std::string& text, const char* help) {
   return app.add_option(name, text, help)
       ->check(WrongDuration)
@@ -229,6 +233,12 @@ void AddPrecopy(CLI::App& app, PrecopyArguments& precopy) {
          "switch all the same, or abort")
       ->type_name("switch|abort")
       ->default_str("switch");
+  app.add_option("--fixed-downtime", precopy.fixed_downtime,
+                 "What stopping and starting these devices takes beside moving their bytes, as an "
+                 "earlier session's switchover.fixed_downtime_ms says (default: as measured before "
+                 "they stop)")
+      ->check(WrongShortDuration)
+      ->type_name("DURATION");
 }
 
 void AddCheck(CLI::App& app, std::vector<std::string>& checks) {

@@ -62,9 +62,13 @@ nlohmann::json SwitchoverJson(const SessionReport& report) {
                          {"round_trip_ms", Milliseconds(decision.round_trip)},
                          {"decided_downtime_ms", nullptr},
                          {"predicted_downtime_ms", nullptr},
-                         {"actual_minus_predicted_ms", nullptr}};
+                         {"actual_minus_predicted_ms", nullptr},
+                         {"fixed_downtime_ms", nullptr}};
   if (decision.decided_downtime.count() > 0) {
     json["decided_downtime_ms"] = Milliseconds(decision.decided_downtime);
+  }
+  if (report.outcome == SessionOutcome::kDone) {
+    json["fixed_downtime_ms"] = Milliseconds(decision.fixed_downtime);
   }
   if (decision.predicted_downtime.count() == 0) return json;
   json["predicted_downtime_ms"] = Milliseconds(decision.predicted_downtime);

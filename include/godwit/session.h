@@ -89,6 +89,9 @@ struct SwitchoverReport {
   // not be predicted.
   std::chrono::nanoseconds decided_downtime{0};
   std::chrono::nanoseconds predicted_downtime{0};
+  // Once it is done: the downtime but for what moving the bytes took at that rate. What may be
+  // expected of the next session of such devices.
+  std::chrono::nanoseconds fixed_downtime{0};
 };
 
 // A state change of a device that the session asked for.
@@ -221,6 +224,9 @@ struct SourceOptions {
   std::optional<std::chrono::nanoseconds> expected_target_step;
   // And what saving and loading their configurations takes, together: it is not measured before.
   std::chrono::nanoseconds expected_config{0};
+  // What a switchover of these devices between these hosts takes beside moving bytes, where earlier
+  // sessions said so (SwitchoverReport::fixed_downtime): in place of all of that.
+  std::optional<std::chrono::nanoseconds> expected_fixed_downtime;
   // With the VM stopped: how long the target may load nothing more before all is rolled back.
   std::chrono::milliseconds progress_timeout{60'000};
   // How long all lanes may be down before the session is rolled back. One that is left is enough.

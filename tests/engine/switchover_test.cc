@@ -109,6 +109,17 @@ TEST(EstimateTest, WhatIsOnTheWayIsLoadedWhileTheDevicesStop) {
             nothing + milliseconds(20));
 }
 
+TEST(EstimateTest, AKnownFixedPartStandsForAllButTheBytes) {
+  SwitchoverCosts costs = Costs(2);
+  costs.fixed = milliseconds(5);
+  EXPECT_EQ(*EstimateDowntime({}, std::nullopt, costs), milliseconds(5));
+  EXPECT_EQ(*EstimateDowntime({kMiB, 0}, 100.0 * kMiB, costs), milliseconds(15));
+  // What is on the way is loaded meanwhile.
+  EXPECT_EQ(*EstimateDowntime({kMiB, kMiB / 4}, 100.0 * kMiB, costs), milliseconds(15));
+  EXPECT_EQ(*EstimateDowntime({kMiB, 3 * kMiB}, 100.0 * kMiB, costs), milliseconds(40));
+  EXPECT_FALSE(EstimateDowntime({kMiB + 1, 0}, std::nullopt, costs).has_value());
+}
+
 TEST(EstimateTest, WithoutARateOnlyLittleCanBeEstimated) {
   const SwitchoverCosts none;
   EXPECT_EQ(*EstimateDowntime({kMiB, 0}, std::nullopt, none), milliseconds(10));

@@ -22,7 +22,7 @@ readonly session=('^  --transport tcp\|verbs\|auto=' '^  --lanes N=4 ' '^  --pac
 readonly specs=('^  --device SPEC \.\.\. REQUIRED ' '^SPEC names a device:' '^  vfio:/sys/bus/mdev/devices/UUID '
   '^  vfio:0000:01:00\.1 ' '^  soft:size=1GiB,seed=7 ' '^  file:PATH ')
 readonly precopy=('^  --no-precopy ' '^  --downtime-limit DURATION=300ms( |$)' '^  --precopy-max-time DURATION=60s( |$)'
-  '^  --precopy-max-bytes SIZE ' '^  --on-no-convergence switch\|abort=switch( |$)' 'DURATION as in 300ms')
+  '^  --precopy-max-bytes SIZE ' '^  --on-no-convergence switch\|abort=switch( |$)' '^  --fixed-downtime DURATION ' 'DURATION as in 300ms')
 readonly json='^  --json FILE ' trace='^  --trace FILE '
 
 helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
