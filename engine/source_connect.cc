@@ -175,9 +175,9 @@ absl::Status SourceSession::Impl::StartWorker() {
   packet_trips_.resize(devices_.size());
   std::vector<std::string> names;
   for (const Device* device : devices_) names.push_back(device->name());
-  const SourceWorker::Limits limits = {options_.packet_bytes, budget_.chain_packets,
-                                       window_packets_,       lane_limits_.queue_packets,
-                                       options_.lanes,        lane_limits_};
+  const SourceWorker::Limits limits = {
+      options_.packet_bytes, budget_.chain_packets, window_packets_, lane_limits_.queue_packets,
+      options_.lanes,        lane_limits_,          transport_};
   lane_lives_.resize(options_.lanes);
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));
   worker_->SetTrace(trace_);

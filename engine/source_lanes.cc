@@ -49,8 +49,11 @@ absl::Status SourceSession::Impl::FollowLanes() {
   const Clock::Duration now = Clock::Steady().Now();
   if (no_lanes_since_.count() == 0) {
     no_lanes_since_ = now;
-    observer_.OnNote(absl::StrCat("no lane is left: making them again for up to ",
-                                  options_.reconnect_timeout.count(), " ms"));
+    const bool falls_back = transport_ == TransportKind::kVerbs && !fell_back_;
+    observer_.OnNote(absl::StrCat(falls_back
+                                      ? "no queue pair is left: TCP lanes take their places, trying"
+                                      : "no lane is left: making them again",
+                                  " for up to ", options_.reconnect_timeout.count(), " ms"));
     GODWIT_RETURN_IF_ERROR(FallBackToTcp());
   }
   if (now - no_lanes_since_ <= options_.reconnect_timeout) return absl::OkStatus();

@@ -291,7 +291,7 @@ SessionStatistics SourceSession::Impl::statistics() const {
   for (uint32_t i = 0; i < options_.lanes; ++i) {
     const SourceWorker::LaneCounters& counters = worker_->lane_counters(i);
     LaneStatistics lane;
-    lane.transport = std::string(TransportName(transport_));
+    lane.transport = std::string(TransportName(counters.transport.load(std::memory_order_relaxed)));
     lane.bytes = counters.bytes.load(std::memory_order_relaxed);
     lane.packets = counters.packets.load(std::memory_order_relaxed);
     lane.queue_depth = counters.queue_depth.load(std::memory_order_relaxed);
@@ -337,10 +337,10 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
   if (worker_ != nullptr) {
     for (uint32_t i = 0; i < options_.lanes; ++i) {
       const SourceWorker::LaneCounters& lane = worker_->lane_counters(i);
-      report.lanes.push_back({std::string(TransportName(transport_)),
-                              lane.bytes.load(std::memory_order_relaxed),
-                              lane.packets.load(std::memory_order_relaxed), lane_lives_[i].remade,
-                              lane.sent_again.load(std::memory_order_relaxed), 0});
+      report.lanes.push_back(
+          {std::string(TransportName(lane.transport.load(std::memory_order_relaxed))),
+           lane.bytes.load(std::memory_order_relaxed), lane.packets.load(std::memory_order_relaxed),
+           lane_lives_[i].remade, lane.sent_again.load(std::memory_order_relaxed), 0});
     }
   }
   if (report.outcome == SessionOutcome::kDone) {

@@ -35,7 +35,11 @@ SourceWorker::SourceWorker(std::vector<std::string> names, const Limits& limits,
       device_loaded_(names_.size()),
       device_counters_(names_.size()),
       lane_counters_(limits.lanes),
-      blocked_calls_(names_.size()) {}
+      blocked_calls_(names_.size()) {
+  for (LaneCounters& lane : lane_counters_) {
+    lane.transport.store(limits.transport, std::memory_order_relaxed);
+  }
+}
 
 absl::Status SourceWorker::SetUp() {
   lane_slots_.clear();
@@ -153,6 +157,7 @@ void SourceWorker::BringUpLanes() {
     slot.up = true;
     slot.proven = false;
     lane_counters_[made->lane].waits_since.store(0, std::memory_order_relaxed);
+    lane_counters_[made->lane].transport.store(TransportKind::kTcp, std::memory_order_relaxed);
     lane_events_.Add({static_cast<uint32_t>(made->lane), slot.generation, /*up=*/true, {}});
     ReplaceLane(made->lane, TcpLane::Make(std::move(made->socket), ring(), limits_.lane_limits,
                                           LaneRole::kSender, std::move(made->name)));

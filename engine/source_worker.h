@@ -20,6 +20,7 @@
 #include "engine/packet.h"
 #include "engine/state_reader.h"
 #include "engine/worker_base.h"
+#include "godwit/session.h"
 
 namespace godwit {
 
@@ -41,7 +42,8 @@ class SourceWorker final : public WorkerBase {
     uint32_t window_packets = 0;
     uint32_t queue_packets = 0;
     uint32_t lanes = 0;
-    LaneLimits lane_limits;  // of lanes that are made again
+    LaneLimits lane_limits;                         // of lanes that are made again
+    TransportKind transport = TransportKind::kTcp;  // of the first lanes
   };
   // What the session's thread may look at while the worker runs; all relaxed, all only grow.
   struct DeviceCounters {
@@ -65,6 +67,7 @@ class SourceWorker final : public WorkerBase {
     std::atomic<uint32_t> queue_depth{0};  // now
     std::atomic<int64_t> waits_since{0};   // for a receipt, in ns of the clock; 0: for none
     std::atomic<uint64_t> sent_again{0};   // packets that another lane had before
+    std::atomic<TransportKind> transport{TransportKind::kTcp};  // now
   };
 
   // `names` are the devices', for messages.

@@ -144,7 +144,7 @@ absl::Status TargetSession::Impl::MakeLanes() {
   }
   // A lane that is made again is a TCP lane; it has the receives that the one before had.
   const TargetWorker::Limits limits = {packet_bytes_, budget_.queue_packets, lane_count_,
-                                       lane_limits_};
+                                       lane_limits_, transport_};
   lane_generations_.resize(lane_count_);
   lanes_up_ = static_cast<int>(lane_count_);
   GODWIT_ASSIGN_OR_RETURN(worker_,

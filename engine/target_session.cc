@@ -218,7 +218,7 @@ SessionStatistics TargetSession::Impl::statistics() const {
   for (uint32_t i = 0; i < lane_count_; ++i) {
     const TargetWorker::LaneCounters& counters = worker_->lane_counters(i);
     LaneStatistics lane;
-    lane.transport = std::string(TransportName(transport_));
+    lane.transport = std::string(TransportName(counters.transport.load(std::memory_order_relaxed)));
     lane.bytes = counters.bytes.load(std::memory_order_relaxed);
     lane.packets = counters.packets.load(std::memory_order_relaxed);
     statistics.lanes.push_back(std::move(lane));
@@ -259,10 +259,10 @@ void TargetSession::Impl::FillReport(SessionReport& report) const {
   }
   for (uint32_t i = 0; worker_ != nullptr && i < lane_count_; ++i) {
     const TargetWorker::LaneCounters& lane = worker_->lane_counters(i);
-    report.lanes.push_back({std::string(TransportName(transport_)),
-                            lane.bytes.load(std::memory_order_relaxed),
-                            lane.packets.load(std::memory_order_relaxed), 0, 0,
-                            lane.duplicates.load(std::memory_order_relaxed)});
+    report.lanes.push_back(
+        {std::string(TransportName(lane.transport.load(std::memory_order_relaxed))),
+         lane.bytes.load(std::memory_order_relaxed), lane.packets.load(std::memory_order_relaxed),
+         0, 0, lane.duplicates.load(std::memory_order_relaxed)});
   }
   if (report.outcome == SessionOutcome::kDone) {
     report.downtime = done_at_ - (stopping_at_.count() > 0 ? stopping_at_ : ready_at_);

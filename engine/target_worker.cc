@@ -27,7 +27,11 @@ TargetWorker::TargetWorker(std::vector<ReorderWindow*> windows, const Limits& li
       windows_(std::move(windows)),
       lane_slots_(limits.lanes),
       packets_a_receipt_(std::max<uint32_t>(1, limits.queue_packets / 4)),
-      lane_counters_(limits.lanes) {}
+      lane_counters_(limits.lanes) {
+  for (LaneCounters& lane : lane_counters_) {
+    lane.transport.store(limits.transport, std::memory_order_relaxed);
+  }
+}
 
 void TargetWorker::RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name) {
   {
@@ -60,6 +64,7 @@ void TargetWorker::TakeNewLanes() {
     slot = {0, made->generation, true};
     lane_counters_[made->lane].receipt.store(LaneCount(slot.generation, 0),
                                              std::memory_order_relaxed);
+    lane_counters_[made->lane].transport.store(TransportKind::kTcp, std::memory_order_relaxed);
     lane_events_.Add({static_cast<uint32_t>(made->lane), slot.generation, /*up=*/true, {}});
     ReplaceLane(made->lane, TcpLane::Make(std::move(made->socket), ring(), limits_.lane_limits,
                                           LaneRole::kReceiver, std::move(made->name)));

@@ -11,6 +11,7 @@
 #include "engine/lane_events.h"
 #include "engine/reorder_window.h"
 #include "engine/worker_base.h"
+#include "godwit/session.h"
 #include "godwit/unique_fd.h"
 
 namespace godwit {
@@ -28,7 +29,8 @@ class TargetWorker final : public WorkerBase {
     size_t packet_bytes = 0;
     uint32_t queue_packets = 0;
     uint32_t lanes = 0;
-    LaneLimits lane_limits;  // of lanes that are made again
+    LaneLimits lane_limits;                         // of lanes that are made again
+    TransportKind transport = TransportKind::kTcp;  // of the first lanes
   };
   // All relaxed.
   struct LaneCounters {
@@ -36,6 +38,7 @@ class TargetWorker final : public WorkerBase {
     std::atomic<uint64_t> packets{0};     // received, and a new receive posted for each
     std::atomic<uint64_t> duplicates{0};  // of them
     std::atomic<uint64_t> receipt{0};     // what the source is to hear: LaneCount()
+    std::atomic<TransportKind> transport{TransportKind::kTcp};  // now
   };
 
   // Position in `windows` is the device number.

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/errno_status.h"
 #include "base/units.h"
@@ -42,8 +43,10 @@ std::string LanesText(const SessionReport& report) {
         total == 0 ? 0 : 100.0 * static_cast<double>(lane.bytes) / static_cast<double>(total);
     absl::StrAppendFormat(out, "%.1f %%", percent);
   };
-  return absl::StrCat(report.lanes.size(), " over ",
-                      report.lanes.empty() ? "?" : report.lanes[0].transport, ": ",
+  std::set<std::string> transports;
+  for (const LaneReport& lane : report.lanes) transports.insert(lane.transport);
+  if (transports.empty()) transports.insert("?");
+  return absl::StrCat(report.lanes.size(), " over ", absl::StrJoin(transports, " and "), ": ",
                       absl::StrJoin(report.lanes, "  ", share));
 }
 

@@ -144,7 +144,7 @@ struct DeviceReport {
 };
 
 struct LaneReport {
-  std::string transport;  // "tcp" or "verbs"
+  std::string transport;  // "tcp" or "verbs": what it was in the end
   uint64_t bytes = 0;     // payload
   uint64_t packets = 0;
   uint32_t remade = 0;      // source: times that it was made again (over TCP) after it went down

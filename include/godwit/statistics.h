@@ -24,7 +24,7 @@ struct DeviceStatistics {
 };
 
 struct LaneStatistics {
-  std::string transport;  // "tcp" or "verbs"
+  std::string transport;  // "tcp" or "verbs": what it is now
   uint64_t bytes = 0;     // payload
   uint64_t packets = 0;
   uint32_t queue_depth = 0;  // source: packets under way, now
