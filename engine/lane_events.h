@@ -7,12 +7,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/mutex.h"
 #include "godwit/unique_fd.h"
+#include "transport/lane.h"
 
 namespace godwit {
 
@@ -28,8 +30,9 @@ struct LaneChange {
 struct NewLane {
   size_t lane = 0;
   uint16_t generation = 0;
-  UniqueFd socket;
-  std::string name;
+  UniqueFd socket;              // of a TCP lane,
+  std::unique_ptr<Lane> ready;  // or a lane that needs no ring
+  std::string name;             // of the TCP lane
 };
 
 // Threads: any. Blocking: never for long. Errors: none.

@@ -1,4 +1,4 @@
-// Makes lanes again, in the background.
+// Makes TCP lanes again, in the background.
 #ifndef GODWIT_ENGINE_LANE_MAKER_H_
 #define GODWIT_ENGINE_LANE_MAKER_H_
 
@@ -21,8 +21,8 @@
 
 namespace godwit {
 
-// Connects to the target's port for each lane that is asked for, as often as it takes, and says on
-// the new connection which lane it is. It is always a TCP lane, whatever the one before was.
+// Connects to the target's port for each TCP lane that is asked for, as often as it takes, and says
+// on the new connection which lane it is. Queue pairs are the session's to make.
 //
 // Ownership: owns the thread.
 // Threads:   Ask() from any; `made` is called on the maker's thread.

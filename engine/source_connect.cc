@@ -179,6 +179,7 @@ absl::Status SourceSession::Impl::StartWorker() {
       options_.packet_bytes, budget_.chain_packets, window_packets_, lane_limits_.queue_packets,
       options_.lanes,        lane_limits_,          transport_};
   lane_lives_.resize(options_.lanes);
+  queue_pair_attempts_.resize(options_.lanes);
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));
   worker_->SetTrace(trace_);
   GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));

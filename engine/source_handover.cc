@@ -32,7 +32,7 @@ absl::Status SourceSession::Impl::HandOver() {
   while (true) {
     GODWIT_ASSIGN_OR_RETURN(const auto early, Receive());
     if (!early.has_value()) break;
-    if (!early->has_receipts() && !early->has_lane_down()) return OutOfTurn(*early);
+    if (!OfLanes(*early)) return OutOfTurn(*early);
   }
   GODWIT_RETURN_IF_ERROR(CheckCancelled());
   // From here on the target may run: the source never resumes by itself.
@@ -74,7 +74,7 @@ absl::Status SourceSession::Impl::AwaitOutcome(Clock::Duration deadline) {
         return absl::AbortedError(absl::StrCat("peer ", channel_->peer(), " could not run them: ",
                                                Printable(answer->rolled_back().reason())));
       }
-      if (!answer->has_receipts() && !answer->has_lane_down()) return OutOfTurn(*answer);
+      if (!OfLanes(*answer)) return OutOfTurn(*answer);
       continue;  // sent before it had our Commit
     }
     const absl::Status waited = WaitForNews();

@@ -1,5 +1,6 @@
 // The source's side of a session. Its parts: source_connect.cc, source_precopy.cc,
-// source_session.cc (stop, stream, report), source_handover.cc.
+// source_lanes.cc, source_queue_pairs.cc (those made again), source_session.cc (stop, stream,
+// report), source_handover.cc.
 #ifndef GODWIT_ENGINE_SOURCE_IMPL_H_
 #define GODWIT_ENGINE_SOURCE_IMPL_H_
 
@@ -60,9 +61,16 @@ class SourceSession::Impl final : public SessionBase {
 
   absl::Status FollowLanes();
   absl::Status AskForLane(uint32_t lane);
+  absl::Status AskForTcpLane(uint32_t lane, uint16_t generation, Clock::Duration pause);
+  absl::Status OfferQueuePairs();
+  absl::Status TakeRemade(const control::LaneRemade& remade);
+  absl::Status TryQueuePairAgain(uint32_t lane, const absl::Status& why);
+  void StopMakingLanes();
   absl::Status FallBackToTcp();
   void DropSilentLanes();
   absl::StatusOr<bool> TakeFlow(const control::ControlMessage& message);
+  // What a target may say of lanes at any time, also when nobody cares any more.
+  static bool OfLanes(const control::ControlMessage& message);
 
   absl::Status StopDevices();
   absl::Status ToStopCopy(size_t device);
@@ -110,12 +118,21 @@ class SourceSession::Impl final : public SessionBase {
   struct LaneLife {
     bool up = true;
     uint16_t generation = 0;
+    uint16_t asked = 0;            // the last generation that was asked for
+    Clock::Duration handed_at{0};  // to the worker, which has not brought it up yet; 0: none
     uint32_t remade = 0;
     uint32_t troubles = 0;  // times asked for in a row, none long after the other
     Clock::Duration asked_at{0};
   };
   std::vector<LaneLife> lane_lives_;
   bool fell_back_ = false;  // from queue pairs to TCP
+  // A queue pair that is to be made again.
+  struct QueuePairAttempt {
+    uint16_t generation = 0;          // 0: none
+    Clock::Duration due{0};           // when to make it; once it is made, to have an answer
+    std::unique_ptr<VerbsLane> lane;  // the target was told of it
+  };
+  std::vector<QueuePairAttempt> queue_pair_attempts_;  // by lane
   absl::Status last_lane_error_;
   Clock::Duration no_lanes_since_{0};      // 0: there is one
   std::unique_ptr<LaneMaker> lane_maker_;  // once there was need; goes before the worker

@@ -18,6 +18,8 @@ constexpr std::chrono::seconds kTroubleOver{10};
 constexpr std::chrono::seconds kReceiptTimeout{3};
 // It says something every second.
 constexpr std::chrono::seconds kTargetLives{2};
+// A worker brings up a lane when the one before has given back its buffers.
+constexpr std::chrono::seconds kHandingOver{1};
 // Before a lane is made again: nothing the first time, then that, doubling.
 constexpr std::chrono::milliseconds kRemakePause{20};
 constexpr uint32_t kRemakeDoublings = 6;
@@ -34,19 +36,23 @@ absl::Status SourceSession::Impl::FollowLanes() {
     life.generation = change.generation;
     if (change.up) {
       ++life.remade;
+      life.handed_at = Clock::Duration(0);
       continue;
     }
     last_lane_error_ = change.why;
-    GODWIT_RETURN_IF_ERROR(AskForLane(change.lane));
+    // Else its successor is under way.
+    if (change.generation == life.asked) GODWIT_RETURN_IF_ERROR(AskForLane(change.lane));
   }
+  GODWIT_RETURN_IF_ERROR(OfferQueuePairs());
   DropSilentLanes();
-  const bool any = std::any_of(lane_lives_.begin(), lane_lives_.end(),
-                               [](const LaneLife& life) { return life.up; });
-  if (any) {
+  const Clock::Duration now = Clock::Steady().Now();
+  const auto is_up = [now](const LaneLife& life) {
+    return life.up || (life.handed_at.count() > 0 && now - life.handed_at < kHandingOver);
+  };
+  if (std::any_of(lane_lives_.begin(), lane_lives_.end(), is_up)) {
     no_lanes_since_ = Clock::Duration(0);
     return absl::OkStatus();
   }
-  const Clock::Duration now = Clock::Steady().Now();
   if (no_lanes_since_.count() == 0) {
     no_lanes_since_ = now;
     const bool falls_back = transport_ == TransportKind::kVerbs && !fell_back_;
@@ -81,9 +87,8 @@ void SourceSession::Impl::DropSilentLanes() {
 
 absl::Status SourceSession::Impl::AskForLane(uint32_t lane) {
   LaneLife& life = lane_lives_[lane];
-  // Queue pairs are not made again; when none is left TCP takes their places.
-  if (transport_ == TransportKind::kVerbs && !fell_back_) return absl::OkStatus();
-  if (life.generation == kLaneGenerationMax) return absl::OkStatus();
+  if (life.asked == kLaneGenerationMax) return absl::OkStatus();
+  ++life.asked;
   const Clock::Duration now = Clock::Steady().Now();
   if (now - life.asked_at > kTroubleOver) life.troubles = 0;
   const Clock::Duration pause =
@@ -91,26 +96,47 @@ absl::Status SourceSession::Impl::AskForLane(uint32_t lane) {
                          : kRemakePause * (1 << std::min(life.troubles - 1, kRemakeDoublings));
   ++life.troubles;
   life.asked_at = now;
+  if (transport_ == TransportKind::kVerbs && !fell_back_) {
+    queue_pair_attempts_[lane] = {life.asked, now + pause, nullptr};
+    return absl::OkStatus();
+  }
+  return AskForTcpLane(lane, life.asked, pause);
+}
+
+absl::Status SourceSession::Impl::AskForTcpLane(uint32_t lane, uint16_t generation,
+                                                Clock::Duration pause) {
   if (lane_maker_ == nullptr) {
     GODWIT_ASSIGN_OR_RETURN(TcpAddress address, ParseTcpAddress(options_.to));
     GODWIT_ASSIGN_OR_RETURN(
-        lane_maker_, LaneMaker::Make(std::move(address), session_id_,
-                                     [this](size_t made, uint16_t generation, UniqueFd socket) {
-                                       worker_->RemakeLane(made, generation, std::move(socket),
-                                                           absl::StrCat("tcp ", options_.to));
-                                     }));
+        lane_maker_,
+        LaneMaker::Make(std::move(address), session_id_,
+                        [this](size_t made, uint16_t its_generation, UniqueFd socket) {
+                          worker_->RemakeLane({made, its_generation, std::move(socket), nullptr,
+                                               absl::StrCat("tcp ", options_.to)});
+                        }));
   }
-  lane_maker_->Ask(lane, static_cast<uint16_t>(life.generation + 1), pause);
+  lane_maker_->Ask(lane, generation, pause);
   return absl::OkStatus();
 }
 
+// For good: what has just killed all queue pairs is not tried out with a VM that stands still.
 absl::Status SourceSession::Impl::FallBackToTcp() {
   if (transport_ != TransportKind::kVerbs || fell_back_) return absl::OkStatus();
   fell_back_ = true;
+  StopMakingLanes();
   for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
     GODWIT_RETURN_IF_ERROR(AskForLane(lane));
   }
   return absl::OkStatus();
+}
+
+void SourceSession::Impl::StopMakingLanes() {
+  lane_maker_.reset();
+  for (QueuePairAttempt& attempt : queue_pair_attempts_) attempt = {};
+}
+
+bool SourceSession::Impl::OfLanes(const control::ControlMessage& message) {
+  return message.has_receipts() || message.has_lane_down() || message.has_lane_remade();
 }
 
 // What the target says while frames flow. False: it is something else.
@@ -119,15 +145,24 @@ absl::StatusOr<bool> SourceSession::Impl::TakeFlow(const control::ControlMessage
     GODWIT_RETURN_IF_ERROR(TakeReceipts(message.receipts()));
     return true;
   }
+  if (message.has_lane_remade()) {
+    GODWIT_RETURN_IF_ERROR(TakeRemade(message.lane_remade()));
+    return true;
+  }
   if (!message.has_lane_down()) return false;
   const control::LaneDown& down = message.lane_down();
   if (down.lane() >= options_.lanes || down.generation() > kLaneGenerationMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("the target gives up lane ", down.lane(), ", there is none"));
   }
-  worker_->DropLane(
-      down.lane(), static_cast<uint16_t>(down.generation()),
-      absl::UnavailableError(absl::StrCat("the target gave it up: ", Printable(down.reason()))));
+  const absl::Status why =
+      absl::UnavailableError(absl::StrCat("the target gave it up: ", Printable(down.reason())));
+  const auto generation = static_cast<uint16_t>(down.generation());
+  if (generation > 0 && queue_pair_attempts_[down.lane()].generation == generation) {
+    GODWIT_RETURN_IF_ERROR(TryQueuePairAgain(down.lane(), why));
+  } else {
+    worker_->DropLane(down.lane(), generation, why);
+  }
   return true;
 }
 

@@ -137,7 +137,7 @@ absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts
 
 absl::Status SourceSession::Impl::TakeLoaded(const control::Loaded& loaded) {
   loaded_at_ = Clock::Steady().Now();
-  lane_maker_.reset();  // no lane is needed any more
+  StopMakingLanes();  // none is needed any more
   PublishProgress();
   GODWIT_RETURN_IF_ERROR(CompareLoaded(loaded));
   return AwaitStreamsClosed();
@@ -180,7 +180,7 @@ void SourceSession::Impl::MeanwhileTakeReceipts() {
 
 // No lane is made again from here on.
 void SourceSession::Impl::StopWorker() {
-  lane_maker_.reset();
+  StopMakingLanes();
   if (worker_ != nullptr) worker_->Stop();
 }
 

@@ -82,10 +82,10 @@ void SourceWorker::SetConfig(size_t device, std::string config) {
   Order(device, [&](Orders& orders) { orders.config = std::move(config); });
 }
 
-void SourceWorker::RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name) {
+void SourceWorker::RemakeLane(NewLane made) {
   {
     MutexLock lock(orders_mutex_);
-    lane_orders_.push_back({{lane, generation, std::move(socket), std::move(name)}, {}});
+    lane_orders_.push_back({std::move(made), {}});
     orders_wait_.store(true, std::memory_order_relaxed);
   }
   Wake();
@@ -94,7 +94,7 @@ void SourceWorker::RemakeLane(size_t lane, uint16_t generation, UniqueFd socket,
 void SourceWorker::DropLane(size_t lane, uint16_t generation, absl::Status why) {
   {
     MutexLock lock(orders_mutex_);
-    lane_orders_.push_back({{lane, generation, UniqueFd(), {}}, std::move(why)});
+    lane_orders_.push_back({{lane, generation, UniqueFd(), nullptr, {}}, std::move(why)});
     orders_wait_.store(true, std::memory_order_relaxed);
   }
   Wake();
@@ -134,7 +134,7 @@ void SourceWorker::TakeOrders() {
 void SourceWorker::TakeLaneOrders() {
   for (LaneOrder& order : lane_orders_) {
     NewLane& made = order.made;
-    if (made.socket.valid()) {
+    if (made.socket.valid() || made.ready != nullptr) {
       new_lanes_.push_back(std::move(made));
     } else if (made.generation == lane_slots_[made.lane].generation) {
       LoseLane(made.lane, std::move(order.drop));
@@ -147,7 +147,11 @@ void SourceWorker::TakeLaneOrders() {
 void SourceWorker::BringUpLanes() {
   for (auto made = new_lanes_.begin(); made != new_lanes_.end();) {
     LaneSlot& slot = lane_slots_[made->lane];
-    GODWIT_CHECK(!slot.up && made->generation > slot.generation);
+    if (made->generation <= slot.generation) {  // its successor has come before it
+      made = new_lanes_.erase(made);
+      continue;
+    }
+    if (slot.up) LoseLane(made->lane, absl::UnavailableError("it was made again"));
     if (!LaneGone(made->lane) || !slot.with_lane.empty()) {
       ++made;
       continue;
@@ -157,10 +161,14 @@ void SourceWorker::BringUpLanes() {
     slot.up = true;
     slot.proven = false;
     lane_counters_[made->lane].waits_since.store(0, std::memory_order_relaxed);
-    lane_counters_[made->lane].transport.store(TransportKind::kTcp, std::memory_order_relaxed);
+    const bool tcp = made->ready == nullptr;
+    lane_counters_[made->lane].transport.store(tcp ? TransportKind::kTcp : TransportKind::kVerbs,
+                                               std::memory_order_relaxed);
     lane_events_.Add({static_cast<uint32_t>(made->lane), slot.generation, /*up=*/true, {}});
-    ReplaceLane(made->lane, TcpLane::Make(std::move(made->socket), ring(), limits_.lane_limits,
-                                          LaneRole::kSender, std::move(made->name)));
+    ReplaceLane(made->lane,
+                tcp ? TcpLane::Make(std::move(made->socket), ring(), limits_.lane_limits,
+                                    LaneRole::kSender, std::move(made->name))
+                    : std::move(made->ready));
     events().Notify();
     made = new_lanes_.erase(made);
   }
@@ -172,7 +180,7 @@ void SourceWorker::LoseLane(size_t lane, absl::Status why) {
   LaneSlot& slot = lane_slots_[lane];
   if (!slot.up) return;
   slot.up = false;
-  lanes()[lane]->Close();
+  CloseLane(lane);
   while (!slot.unreceipted.empty()) {
     SendAgain(slot.unreceipted.Pop());
     ++slot.freed_packets;
@@ -222,6 +230,10 @@ void SourceWorker::TearDown() {
   }
   while (!again_.empty()) (void)again_.Pop();
   lane_slots_.clear();
+  // Queue pairs that were made too late: their device goes next.
+  new_lanes_.clear();
+  MutexLock lock(orders_mutex_);
+  lane_orders_.clear();
 }
 
 }  // namespace godwit

@@ -91,9 +91,9 @@ class SourceWorker final : public WorkerBase {
   // At most kConfigBytesMax.
   void SetConfig(size_t device, std::string config);
 
-  // Sends on `socket` in the place of that lane, which is down. REQUIRES: the generation behind
-  // the last one's
-  void RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name);
+  // Sends on `made` in the place of that lane once that has given back its buffers. One that comes
+  // after its successor is dropped.
+  void RemakeLane(NewLane made);
   // Gives that lane up, if it is of that generation still: the target has, or hears nothing on it.
   void DropLane(size_t lane, uint16_t generation, absl::Status why);
   std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
@@ -237,7 +237,7 @@ class SourceWorker final : public WorkerBase {
   Mutex orders_mutex_;
   std::vector<Orders> orders_ ABSL_GUARDED_BY(orders_mutex_);
   struct LaneOrder {
-    NewLane made;       // with a socket: to be used
+    NewLane made;       // with a socket or a lane: to be used
     absl::Status drop;  // else why it is to be given up
   };
   std::vector<LaneOrder> lane_orders_ ABSL_GUARDED_BY(orders_mutex_);

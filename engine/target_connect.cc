@@ -142,10 +142,11 @@ absl::Status TargetSession::Impl::MakeLanes() {
     windows_.push_back(std::make_unique<ReorderWindow>(budget_.window_packets));
     windows.push_back(windows_.back().get());
   }
-  // A lane that is made again is a TCP lane; it has the receives that the one before had.
+  // A lane that is made again has the receives that the one before had.
   const TargetWorker::Limits limits = {packet_bytes_, budget_.queue_packets, lane_count_,
                                        lane_limits_, transport_};
   lane_generations_.resize(lane_count_);
+  remade_.resize(lane_count_);
   lanes_up_ = static_cast<int>(lane_count_);
   GODWIT_ASSIGN_OR_RETURN(worker_,
                           TargetWorker::Make(std::move(windows), limits, *arena_, events()));

@@ -41,7 +41,8 @@ absl::Status TargetSession::Impl::AwaitCommit() {
       if (peer_gave_up_) return message.status();
       if (message.ok() && message->has_value()) {
         if ((*message)->has_commit()) return absl::OkStatus();
-        if (!TakeStopping(**message)) return OutOfTurn(**message);
+        // A queue pair that it offered before it knew that all has come is of no use now.
+        if (!(*message)->has_remake_lane() && !TakeStopping(**message)) return OutOfTurn(**message);
         continue;
       }
       if (!message.ok()) {
@@ -63,7 +64,8 @@ absl::Status TargetSession::Impl::AwaitCommit() {
     // A Commit that is here already comes before a Cancel(): the source will not run again.
     if (absl::IsCancelled(waited)) {
       if (channel_ == nullptr) return waited;
-      const auto last = Receive();
+      auto last = Receive();
+      while (last.ok() && last->has_value() && (*last)->has_remake_lane()) last = Receive();
       if (!last.ok() || !last->has_value() || !(*last)->has_commit()) return waited;
       return absl::OkStatus();
     }

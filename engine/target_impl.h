@@ -1,5 +1,5 @@
 // The target's side of a session. Its parts: target_connect.cc, target_session.cc (load, report),
-// target_handover.cc.
+// target_queue_pairs.cc (those made again), target_handover.cc.
 #ifndef GODWIT_ENGINE_TARGET_IMPL_H_
 #define GODWIT_ENGINE_TARGET_IMPL_H_
 
@@ -52,6 +52,10 @@ class TargetSession::Impl final : public SessionBase {
   absl::Status Load();
   bool AllLoaded() const;
   absl::Status FollowLanes();
+  absl::StatusOr<bool> TakeRemakeLane(const control::ControlMessage& message);
+  absl::StatusOr<std::unique_ptr<VerbsLane>> MakeQueuePair(const control::LaneSetup::Verbs& theirs);
+  absl::Status TellRemade(const LaneChange& change);
+  absl::Status SendLaneDown(uint32_t lane, uint16_t generation, const absl::Status& why);
   absl::Status CheckProgress();
   // Whether it is the source's Stopping, which comes once.
   bool TakeStopping(const control::ControlMessage& message);
@@ -84,6 +88,8 @@ class TargetSession::Impl final : public SessionBase {
   int lanes_up_ = 0;
   absl::Status last_lane_error_;
   std::vector<uint16_t> lane_generations_;  // the last that was taken, by lane
+  // By lane: what the source is to hear once receives are posted; generation 0: nothing.
+  std::vector<control::LaneRemade> remade_;
 
   std::unique_ptr<VerbsDevice> verbs_device_;
   std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them

@@ -17,7 +17,9 @@ absl::Status TargetSession::Impl::Load() {
   while (!AllLoaded()) {
     GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
     if (message.has_value()) {
-      if (!TakeStopping(*message)) return OutOfTurn(*message);
+      if (TakeStopping(*message)) continue;
+      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeRemakeLane(*message));
+      if (!taken) return OutOfTurn(*message);
       continue;
     }
     GODWIT_RETURN_IF_ERROR(LoaderFailure());
@@ -56,20 +58,18 @@ absl::Status TargetSession::Impl::FollowLanes() {
       continue;
     }
     lane_generations_[lane.lane] = lane.generation;
-    worker_->RemakeLane(lane.lane, lane.generation, std::move(taken.socket),
-                        absl::StrCat("tcp ", taken.peer));
+    worker_->RemakeLane({lane.lane, lane.generation, std::move(taken.socket), nullptr,
+                         absl::StrCat("tcp ", taken.peer)});
   }
   for (const LaneChange& change : worker_->TakeLaneChanges()) {
     observer_.OnLane({change.lane, change.up, change.why});
     lanes_up_ += change.up ? 1 : -1;
-    if (change.up) continue;
+    if (change.up) {
+      GODWIT_RETURN_IF_ERROR(TellRemade(change));
+      continue;
+    }
     last_lane_error_ = change.why;
-    control::ControlMessage message;
-    control::LaneDown& down = *message.mutable_lane_down();
-    down.set_lane(change.lane);
-    down.set_generation(change.generation);
-    down.set_reason(Printable(change.why.message()));
-    GODWIT_RETURN_IF_ERROR(channel_->Send(message));
+    GODWIT_RETURN_IF_ERROR(SendLaneDown(change.lane, change.generation, change.why));
   }
   return absl::OkStatus();
 }

@@ -33,16 +33,28 @@ TargetWorker::TargetWorker(std::vector<ReorderWindow*> windows, const Limits& li
   }
 }
 
-void TargetWorker::RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name) {
+absl::Status TargetWorker::SetUp() {
+  for (size_t i = 0; i < lanes().size(); ++i) GODWIT_RETURN_IF_ERROR(FeedLane(i));
+  return absl::OkStatus();
+}
+
+void TargetWorker::TearDown() {
+  // Queue pairs that were made too late: their device goes next.
+  taken_lanes_.clear();
+  MutexLock lock(new_lanes_mutex_);
+  new_lanes_.clear();
+}
+
+void TargetWorker::RemakeLane(NewLane made) {
   {
     MutexLock lock(new_lanes_mutex_);
-    new_lanes_.push_back({lane, generation, std::move(socket), std::move(name)});
+    new_lanes_.push_back(std::move(made));
   }
   Wake();
 }
 
 // A lane that is made again takes the old one's place, and its buffers, when those are free.
-void TargetWorker::TakeNewLanes() {
+absl::Status TargetWorker::TakeNewLanes() {
   {
     MutexLock lock(new_lanes_mutex_);
     for (NewLane& made : new_lanes_) taken_lanes_.push_back(std::move(made));
@@ -64,20 +76,27 @@ void TargetWorker::TakeNewLanes() {
     slot = {0, made->generation, true};
     lane_counters_[made->lane].receipt.store(LaneCount(slot.generation, 0),
                                              std::memory_order_relaxed);
-    lane_counters_[made->lane].transport.store(TransportKind::kTcp, std::memory_order_relaxed);
+    const bool tcp = made->ready == nullptr;
+    lane_counters_[made->lane].transport.store(tcp ? TransportKind::kTcp : TransportKind::kVerbs,
+                                               std::memory_order_relaxed);
+    ReplaceLane(made->lane,
+                tcp ? TcpLane::Make(std::move(made->socket), ring(), limits_.lane_limits,
+                                    LaneRole::kReceiver, std::move(made->name))
+                    : std::move(made->ready));
+    GODWIT_RETURN_IF_ERROR(FeedLane(made->lane));
+    // Only now: it lets the source send.
     lane_events_.Add({static_cast<uint32_t>(made->lane), slot.generation, /*up=*/true, {}});
-    ReplaceLane(made->lane, TcpLane::Make(std::move(made->socket), ring(), limits_.lane_limits,
-                                          LaneRole::kReceiver, std::move(made->name)));
     events().Notify();
     made = taken_lanes_.erase(made);
   }
+  return absl::OkStatus();
 }
 
 void TargetWorker::LoseLane(size_t lane, absl::Status why) {
   LaneSlot& slot = lane_slots_[lane];
   if (!slot.up) return;
   slot.up = false;
-  lanes()[lane]->Close();
+  CloseLane(lane);
   lane_events_.Add({static_cast<uint32_t>(lane), slot.generation, /*up=*/false,
                     Annotate(why, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"))});
   events().Notify();
@@ -90,29 +109,27 @@ absl::StatusOr<bool> TargetWorker::Step() {
     GODWIT_ASSIGN_OR_RETURN(const bool received, ReceiveFrom(lane));
     worked |= received;
   }
-  TakeNewLanes();
-  GODWIT_RETURN_IF_ERROR(FeedLanes());
+  GODWIT_RETURN_IF_ERROR(TakeNewLanes());
+  for (size_t lane = 0; lane < lanes().size(); ++lane) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
   CheckLanes();
   NotifyOfReceipts(worked);
   return worked;
 }
 
-absl::Status TargetWorker::FeedLanes() {
-  for (size_t i = 0; i < lanes().size(); ++i) {
-    Lane& lane = *lanes()[i];
-    while (lane.status().ok() && lane.receives_wanted() > 0) {
-      Buffer buffer = arena().TryAcquire();
-      if (!buffer) {
-        // PlanTarget() made the arena large enough for every window and lane to be full.
-        return absl::InternalError("the target's arena is empty, which its budget rules out");
-      }
-      if (lane.PostReceives(absl::MakeSpan(&buffer, 1)) == 0) break;
+absl::Status TargetWorker::FeedLane(size_t at) {
+  Lane& lane = *lanes()[at];
+  while (lane.status().ok() && lane.receives_wanted() > 0) {
+    Buffer buffer = arena().TryAcquire();
+    if (!buffer) {
+      // PlanTarget() made the arena large enough for every window and lane to be full.
+      return absl::InternalError("the target's arena is empty, which its budget rules out");
     }
-    // Only now, with a receive posted for each, may the source hear of them.
-    const LaneSlot& slot = lane_slots_[i];
-    lane_counters_[i].receipt.store(LaneCount(slot.generation, slot.received_packets),
-                                    std::memory_order_relaxed);
+    if (lane.PostReceives(absl::MakeSpan(&buffer, 1)) == 0) break;
   }
+  // Only now, with a receive posted for each, may the source hear of them.
+  const LaneSlot& slot = lane_slots_[at];
+  lane_counters_[at].receipt.store(LaneCount(slot.generation, slot.received_packets),
+                                   std::memory_order_relaxed);
   return absl::OkStatus();
 }
 

@@ -47,9 +47,9 @@ class TargetWorker final : public WorkerBase {
                                                             const Notifier& events);
   ~TargetWorker() override { Stop(); }
 
-  // Receives on `socket` in the place of that lane, which is closed if it was not yet.
-  // REQUIRES: a greater generation than any before
-  void RemakeLane(size_t lane, uint16_t generation, UniqueFd socket, std::string name);
+  // Receives on `made` in the place of that lane, which is closed if it was not yet. When the
+  // change to up is told receives are posted. REQUIRES: a greater generation than any before
+  void RemakeLane(NewLane made);
 
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
   std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
@@ -57,11 +57,11 @@ class TargetWorker final : public WorkerBase {
  private:
   TargetWorker(std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
                Notifier inbox, const Notifier& events);
-  absl::Status SetUp() override { return FeedLanes(); }
+  absl::Status SetUp() override;
   absl::StatusOr<bool> Step() override;
   void BeginTearDown() override {}
   bool Idle() override { return true; }
-  void TearDown() override {}
+  void TearDown() override;
 
   struct LaneSlot {
     uint64_t received_packets = 0;  // of this generation: what the next lane_sequence must be
@@ -69,9 +69,9 @@ class TargetWorker final : public WorkerBase {
     bool up = true;
   };
 
-  void TakeNewLanes();
+  absl::Status TakeNewLanes();
   void LoseLane(size_t lane, absl::Status why);
-  absl::Status FeedLanes();
+  absl::Status FeedLane(size_t at);
   absl::StatusOr<bool> ReceiveFrom(size_t lane);
   absl::Status Accept(size_t lane, Buffer buffer);
   void TraceArrival(size_t lane, const PacketHeader& header);

@@ -55,11 +55,19 @@ absl::Status WorkerBase::MakeLanes(const LaneFactory& factory) {
   (void)ring_->RegisterArena(arena_);
   inbox_watch_ = std::make_unique<FdWatch>(inbox_.fd(), *ring_);
   GODWIT_ASSIGN_OR_RETURN(lanes_, factory(*ring_));
-  for (const auto& lane : lanes_) {
-    const int fd = lane->wakeup_fd();
-    lane_watches_.push_back(fd >= 0 ? std::make_unique<FdWatch>(fd, *ring_) : nullptr);
-  }
+  for (const auto& lane : lanes_) lane_watches_.push_back(WatchFor(*lane));
   return absl::OkStatus();
+}
+
+// Null if the lane needs none.
+std::unique_ptr<FdWatch> WorkerBase::WatchFor(const Lane& lane) {
+  const int fd = lane.wakeup_fd();
+  return fd >= 0 ? std::make_unique<FdWatch>(fd, *ring_) : nullptr;
+}
+
+void WorkerBase::CloseLane(size_t at) {
+  lanes_[at]->Close();
+  if (lane_watches_[at] != nullptr) lane_watches_[at]->Cancel();
 }
 
 bool WorkerBase::LaneGone(size_t at) const {
@@ -68,9 +76,10 @@ bool WorkerBase::LaneGone(size_t at) const {
 }
 
 void WorkerBase::ReplaceLane(size_t at, std::unique_ptr<Lane> lane) {
-  GODWIT_CHECK(LaneGone(at) && lane->wakeup_fd() < 0);
-  lane_watches_[at].reset();
+  GODWIT_CHECK(LaneGone(at));
+  lane_watches_[at].reset();  // before its fd
   lanes_[at] = std::move(lane);
+  lane_watches_[at] = WatchFor(*lanes_[at]);
 }
 
 // The event loop: work while there is some, else sleep until a completion, a lane or the session's

@@ -64,7 +64,9 @@ class WorkerBase {
   // Whether a lane that has failed, and has given back all its buffers, is done with: neither
   // kernel nor NIC knows of it any more. Comes true by itself.
   bool LaneGone(size_t at) const;
-  // Puts `lane` in its place. REQUIRES: LaneGone(at), and `lane` has no wakeup_fd()
+  // Begins it.
+  void CloseLane(size_t at);
+  // Puts `lane` in its place. REQUIRES: LaneGone(at)
   void ReplaceLane(size_t at, std::unique_ptr<Lane> lane);
 
   IoRing& ring() { return *ring_; }
@@ -75,6 +77,7 @@ class WorkerBase {
 
  private:
   absl::Status MakeLanes(const LaneFactory& factory);
+  std::unique_ptr<FdWatch> WatchFor(const Lane& lane);
   void Loop();
   void Sleep();
   bool ArmLanes();

@@ -147,7 +147,7 @@ struct LaneReport {
   std::string transport;  // "tcp" or "verbs": what it was in the end
   uint64_t bytes = 0;     // payload
   uint64_t packets = 0;
-  uint32_t remade = 0;      // source: times that it was made again (over TCP) after it went down
+  uint32_t remade = 0;      // source: times that it was made again after it went down
   uint64_t sent_again = 0;  // source: packets that another lane, or this one before, had already
   uint64_t duplicates = 0;  // target: packets that had come before
 };

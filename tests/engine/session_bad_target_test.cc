@@ -96,6 +96,14 @@ const std::vector<Lie> kLies = {
        t.Ready();
      },
      {"queue pairs"}},
+    {"RemadeALaneThatThereIsNot",
+     [](RawTarget& t) {
+       t.Ready();
+       control::ControlMessage remade;
+       remade.mutable_lane_remade()->set_lane(1);
+       t.channel.Send(remade);
+     },
+     {"lane 1 again", "there is none"}},
     {"AcknowledgesMoreThanWasSent",
      [](RawTarget& t) {
        t.Ready();

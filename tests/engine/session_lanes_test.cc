@@ -101,6 +101,18 @@ TEST_F(LanesTest, AGreetingThatWasHeardBeforeMakesNoLane) {
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);
 }
 
+TEST_F(LanesTest, ASessionOverTcpMakesNoQueuePair) {
+  RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
+  RawSource source(target.Port());
+  ASSERT_TRUE(source.OpenLanes());
+  control::ControlMessage remake;
+  remake.mutable_remake_lane()->set_generation(1);
+  source.channel.Send(remake);
+  EXPECT_THAT(source.channel.HearAbort(), HasSubstr("out of turn"));
+  source.channel.Hang();
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);
+}
+
 TEST_F(LanesTest, AnUnknownLaneOrSessionIsTurnedAwayInMidStream) {
   RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
   RawSource source(target.Port());
@@ -187,6 +199,27 @@ TEST(SourceLanesTest, AReceiptForTheLaneBeforeSaysNothingOfTheNext) {
   });
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack) << report.status;
   devices.ExpectAllIn(DeviceState::kRunning);
+}
+
+TEST(SourceLanesTest, AQueuePairThatWasNotAskedForIsNoLane) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [](RawTarget& t) {
+    t.Ready();
+    control::ControlMessage remade;
+    remade.mutable_lane_remade()->set_generation(1);
+    t.channel.Send(remade);
+    const std::vector<wire::Frame> frames = t.HearFrames();  // still on the first lane
+    EXPECT_EQ(frames.size(), 3U);
+    t.SendReceipts({LaneCount(0, 3)}, {3});
+    t.SendLoaded(16, frames.back().crc_before);
+    t.HearCommit();
+    control::ControlMessage done;
+    done.mutable_done();
+    t.channel.Send(done);
+  });
+  EXPECT_EQ(report.outcome, SessionOutcome::kDone) << report.status;
+  EXPECT_EQ(report.lanes[0].remade, 0U);
 }
 
 TEST(SourceLanesTest, ALaneThatIsYetToBeMadeHasReceivedNothing) {

@@ -76,7 +76,7 @@ void AddFrames(Seeds& seeds) {
 // ---- Control messages.
 
 std::vector<ControlMessage> Messages() {
-  std::vector<ControlMessage> all(13);
+  std::vector<ControlMessage> all(16);
   control::Hello& hello = *all[0].mutable_hello();
   hello.set_software("a fuzzer");
   hello.set_session_id(kSessionId);
@@ -109,6 +109,11 @@ std::vector<ControlMessage> Messages() {
   all[10].mutable_stopping();
   all[11].mutable_rolled_back()->set_reason("no");
   all[12].mutable_forget();
+  all[13].mutable_lane_down()->set_generation(1);
+  all[14].mutable_remake_lane()->set_generation(1);
+  *all[14].mutable_remake_lane()->mutable_verbs() = verbs;
+  all[15].mutable_lane_remade()->set_generation(1);
+  *all[15].mutable_lane_remade()->mutable_verbs() = verbs;
   return all;
 }
 
