@@ -11,6 +11,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "engine/rdma_ports.h"
 
 namespace godwit {
 namespace {
@@ -63,25 +64,18 @@ absl::Status WithRollBack(absl::Status why, const absl::Status& rolled_back) {
   return absl::Status(why.code(), absl::StrCat(why.message(), "; then ", rolled_back.message()));
 }
 
-VerbsDeviceOptions RdmaOptions(const std::string& device_name) {
-  VerbsDeviceOptions options;
-  options.device_name = device_name;
-  return options;
-}
-
-absl::Status CheckRdma(TransportKind transport, const std::string& device_name) {
-  if (transport != TransportKind::kVerbs && device_name.empty()) return absl::OkStatus();
-  return RankRdmaPaths(ListRdmaDevices(), RdmaOptions(device_name)).status();
-}
-
-bool HasUsableRdmaPort(const std::string& device_name) {
-  for (const RdmaDeviceInfo& device : ListRdmaDevices()) {
-    if (!device_name.empty() && device.name != device_name) continue;
-    for (const RdmaPort& port : device.ports) {
-      if (port.active && !port.gids.empty()) return true;
-    }
+absl::Status CheckRdma(TransportKind transport, const std::string& devices) {
+  if (transport != TransportKind::kVerbs && devices.empty()) return absl::OkStatus();
+  GODWIT_ASSIGN_OR_RETURN(const std::vector<VerbsDeviceOptions> wanted, ParseRdmaDevices(devices));
+  const std::vector<RdmaDeviceInfo> there = ListRdmaDevices();
+  for (const VerbsDeviceOptions& options : wanted) {
+    GODWIT_RETURN_IF_ERROR(RankRdmaPaths(there, options).status());
   }
-  return false;
+  return absl::OkStatus();
+}
+
+bool HasUsableRdmaPort(const std::string& devices) {
+  return CheckRdma(TransportKind::kVerbs, devices).ok();
 }
 
 void CloseLane(std::unique_ptr<VerbsLane> lane) {

@@ -123,13 +123,11 @@ absl::StatusOr<VerbsEndpoint> FromProto(const control::LaneSetup::Verbs& proto);
 // What went wrong, and then what went wrong with putting the devices back, if that did.
 absl::Status WithRollBack(absl::Status why, const absl::Status& rolled_back);
 
-VerbsDeviceOptions RdmaOptions(const std::string& device_name);
-// NotFound or FailedPrecondition, saying what to do, if `transport` or `device_name` asks for RDMA
-// and this host has none that would do.
-absl::Status CheckRdma(TransportKind transport, const std::string& device_name);
-// Whether this host has an RDMA port that is up and has an address; of that device, if one is
-// named.
-bool HasUsableRdmaPort(const std::string& device_name);
+// InvalidArgument, NotFound or FailedPrecondition, saying what to do, if `transport` or `devices`
+// asks for RDMA and this host has none that would do.
+absl::Status CheckRdma(TransportKind transport, const std::string& devices);
+// Whether this host has an RDMA port that is up and has an address; each that is named, if any are.
+bool HasUsableRdmaPort(const std::string& devices);
 // Shuts a lane down that no worker has, waits until the NIC has let go of its buffers, and frees
 // it.
 void CloseLane(std::unique_ptr<VerbsLane> lane);

@@ -150,13 +150,12 @@ absl::Status SourceSession::Impl::MakeTcpLanes() {
 }
 
 absl::Status SourceSession::Impl::MakeVerbsLanes() {
-  GODWIT_ASSIGN_OR_RETURN(verbs_device_,
-                          VerbsDevice::Open(RdmaOptions(options_.rdma_device), *arena_));
+  GODWIT_ASSIGN_OR_RETURN(rdma_ports_, RdmaPorts::Open(options_.rdma_device, *arena_));
   control::ControlMessage message;
   control::LaneSetup& setup = *message.mutable_lane_setup();
   for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
     GODWIT_ASSIGN_OR_RETURN(auto made,
-                            VerbsLane::Create(*verbs_device_, LaneRole::kSender, lane_limits_));
+                            rdma_ports_->MakeLane(lane, 0, LaneRole::kSender, lane_limits_));
     *setup.add_verbs() = ToProto(made->local());
     verbs_lanes_.push_back(std::move(made));
   }

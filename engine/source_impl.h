@@ -20,11 +20,11 @@
 #include "engine/buffer_budget.h"
 #include "engine/lane_maker.h"
 #include "engine/precopy_watch.h"
+#include "engine/rdma_ports.h"
 #include "engine/session_base.h"
 #include "engine/source_worker.h"
 #include "engine/switchover.h"
 #include "godwit/session.h"
-#include "transport/verbs/verbs_device.h"
 
 namespace godwit {
 
@@ -110,7 +110,7 @@ class SourceSession::Impl final : public SessionBase {
   SourceBudget budget_;
   LaneLimits lane_limits_;
 
-  std::unique_ptr<VerbsDevice> verbs_device_;
+  std::unique_ptr<RdmaPorts> rdma_ports_;
   std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
   LaneFactory lane_factory_;
   std::unique_ptr<SourceWorker> worker_;

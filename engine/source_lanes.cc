@@ -29,6 +29,12 @@ constexpr uint32_t kRemakeDoublings = 6;
 // Tells of lanes that went down or came up, and sees to it that they are made again. An error once
 // there has been none for too long.
 absl::Status SourceSession::Impl::FollowLanes() {
+  if (rdma_ports_ != nullptr) {
+    rdma_ports_->Follow([this](const std::string& line) { observer_.OnNote(line); },
+                        [this](size_t lane, uint16_t generation, const absl::Status& why) {
+                          worker_->DropLane(lane, generation, why);
+                        });
+  }
   for (const LaneChange& change : worker_->TakeLaneChanges()) {
     observer_.OnLane({change.lane, change.up, change.why});
     LaneLife& life = lane_lives_[change.lane];

@@ -27,7 +27,7 @@ absl::Status SourceSession::Impl::OfferQueuePairs() {
           lane, absl::DeadlineExceededError("the target does not answer for a new queue pair")));
       continue;
     }
-    auto made = VerbsLane::Create(*verbs_device_, LaneRole::kSender, lane_limits_);
+    auto made = rdma_ports_->MakeLane(lane, attempt.generation, LaneRole::kSender, lane_limits_);
     if (!made.ok()) {
       GODWIT_RETURN_IF_ERROR(TryQueuePairAgain(lane, made.status()));
       continue;

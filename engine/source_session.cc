@@ -249,7 +249,7 @@ SessionReport SourceSession::Impl::Run() {
   StopWorker();
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
   verbs_lanes_.clear();
-  verbs_device_.reset();
+  rdma_ports_.reset();
   channel_.reset();  // the peer need not wait for silence
   step_threads_.Stop();
   SetPhase(SessionPhase::kFinished);

@@ -226,12 +226,11 @@ absl::Status TargetSession::Impl::MakeVerbsLanes(const control::LaneSetup& their
     return absl::InvalidArgumentError(absl::StrCat("the source names ", theirs.verbs_size(),
                                                    " queue pairs for ", lane_count_, " lanes"));
   }
-  GODWIT_ASSIGN_OR_RETURN(verbs_device_,
-                          VerbsDevice::Open(RdmaOptions(options_.rdma_device), *arena_));
+  GODWIT_ASSIGN_OR_RETURN(rdma_ports_, RdmaPorts::Open(options_.rdma_device, *arena_));
   for (const auto& row : theirs.verbs()) {
     GODWIT_ASSIGN_OR_RETURN(const VerbsEndpoint endpoint, FromProto(row));
-    GODWIT_ASSIGN_OR_RETURN(auto lane,
-                            VerbsLane::Create(*verbs_device_, LaneRole::kReceiver, lane_limits_));
+    GODWIT_ASSIGN_OR_RETURN(auto lane, rdma_ports_->MakeLane(verbs_lanes_.size(), 0,
+                                                             LaneRole::kReceiver, lane_limits_));
     VerbsLane& made = *lane;
     verbs_lanes_.push_back(std::move(lane));
     GODWIT_RETURN_IF_ERROR(made.Connect(endpoint));

@@ -18,12 +18,12 @@
 #include "base/mutex.h"
 #include "engine/buffer_budget.h"
 #include "engine/loader.h"
+#include "engine/rdma_ports.h"
 #include "engine/session_base.h"
 #include "engine/target_callers.h"
 #include "engine/target_worker.h"
 #include "godwit/session.h"
 #include "transport/rendezvous.h"
-#include "transport/verbs/verbs_device.h"
 
 namespace godwit {
 
@@ -53,7 +53,8 @@ class TargetSession::Impl final : public SessionBase {
   bool AllLoaded() const;
   absl::Status FollowLanes();
   absl::StatusOr<bool> TakeRemakeLane(const control::ControlMessage& message);
-  absl::StatusOr<std::unique_ptr<VerbsLane>> MakeQueuePair(const control::LaneSetup::Verbs& theirs);
+  absl::StatusOr<std::unique_ptr<VerbsLane>> MakeQueuePair(uint32_t lane, uint16_t generation,
+                                                           const control::LaneSetup::Verbs& theirs);
   absl::Status TellRemade(const LaneChange& change);
   absl::Status SendLaneDown(uint32_t lane, uint16_t generation, const absl::Status& why);
   absl::Status CheckProgress();
@@ -91,7 +92,7 @@ class TargetSession::Impl final : public SessionBase {
   // By lane: what the source is to hear once receives are posted; generation 0: nothing.
   std::vector<control::LaneRemade> remade_;
 
-  std::unique_ptr<VerbsDevice> verbs_device_;
+  std::unique_ptr<RdmaPorts> rdma_ports_;
   std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
   LaneFactory lane_factory_;
   std::vector<UniqueFd> streams_;

@@ -23,7 +23,7 @@ absl::StatusOr<bool> TargetSession::Impl::TakeRemakeLane(const control::ControlM
   }
   const auto generation = static_cast<uint16_t>(remake.generation());
   if (generation <= lane_generations_[lane]) return true;  // a TCP lane has overtaken it
-  absl::StatusOr<std::unique_ptr<VerbsLane>> made = MakeQueuePair(remake.verbs());
+  absl::StatusOr<std::unique_ptr<VerbsLane>> made = MakeQueuePair(lane, generation, remake.verbs());
   if (!made.ok()) {
     GODWIT_RETURN_IF_ERROR(SendLaneDown(lane, generation, made.status()));
     return true;
@@ -37,12 +37,12 @@ absl::StatusOr<bool> TargetSession::Impl::TakeRemakeLane(const control::ControlM
 }
 
 absl::StatusOr<std::unique_ptr<VerbsLane>> TargetSession::Impl::MakeQueuePair(
-    const control::LaneSetup::Verbs& theirs) {
+    uint32_t lane, uint16_t generation, const control::LaneSetup::Verbs& theirs) {
   GODWIT_ASSIGN_OR_RETURN(const VerbsEndpoint endpoint, FromProto(theirs));
-  GODWIT_ASSIGN_OR_RETURN(auto lane,
-                          VerbsLane::Create(*verbs_device_, LaneRole::kReceiver, lane_limits_));
-  GODWIT_RETURN_IF_ERROR(lane->Connect(endpoint));
-  return lane;
+  GODWIT_ASSIGN_OR_RETURN(
+      auto made, rdma_ports_->MakeLane(lane, generation, LaneRole::kReceiver, lane_limits_));
+  GODWIT_RETURN_IF_ERROR(made->Connect(endpoint));
+  return made;
 }
 
 // Receives are posted on that lane: if it is a queue pair, the source waits for word of it.

@@ -61,6 +61,12 @@ absl::Status TargetSession::Impl::FollowLanes() {
     worker_->RemakeLane({lane.lane, lane.generation, std::move(taken.socket), nullptr,
                          absl::StrCat("tcp ", taken.peer)});
   }
+  if (rdma_ports_ != nullptr) {
+    rdma_ports_->Follow([this](const std::string& line) { observer_.OnNote(line); },
+                        [this](size_t lane, uint16_t generation, const absl::Status& why) {
+                          worker_->DropLane(lane, generation, why);
+                        });
+  }
   for (const LaneChange& change : worker_->TakeLaneChanges()) {
     observer_.OnLane({change.lane, change.up, change.why});
     lanes_up_ += change.up ? 1 : -1;
@@ -193,7 +199,7 @@ SessionReport TargetSession::Impl::Run() {
   windows_.clear();  // frees the packets that they still hold
   for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
   verbs_lanes_.clear();
-  verbs_device_.reset();
+  rdma_ports_.reset();
   channel_.reset();  // the peer need not wait for silence
   step_threads_.Stop();
   SetPhase(SessionPhase::kFinished);

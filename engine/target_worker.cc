@@ -53,12 +53,24 @@ void TargetWorker::RemakeLane(NewLane made) {
   Wake();
 }
 
+void TargetWorker::DropLane(size_t lane, uint16_t generation, absl::Status why) {
+  {
+    MutexLock lock(new_lanes_mutex_);
+    dropped_.push_back({static_cast<uint32_t>(lane), generation, /*up=*/false, std::move(why)});
+  }
+  Wake();
+}
+
 // A lane that is made again takes the old one's place, and its buffers, when those are free.
 absl::Status TargetWorker::TakeNewLanes() {
   {
     MutexLock lock(new_lanes_mutex_);
     for (NewLane& made : new_lanes_) taken_lanes_.push_back(std::move(made));
     new_lanes_.clear();
+    for (const LaneChange& drop : dropped_) {
+      if (lane_slots_[drop.lane].generation == drop.generation) LoseLane(drop.lane, drop.why);
+    }
+    dropped_.clear();
   }
   for (auto made = taken_lanes_.begin(); made != taken_lanes_.end();) {
     LaneSlot& slot = lane_slots_[made->lane];

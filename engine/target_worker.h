@@ -50,6 +50,8 @@ class TargetWorker final : public WorkerBase {
   // Receives on `made` in the place of that lane, which is closed if it was not yet. When the
   // change to up is told receives are posted. REQUIRES: a greater generation than any before
   void RemakeLane(NewLane made);
+  // Gives that lane up, if it is of that generation still.
+  void DropLane(size_t lane, uint16_t generation, absl::Status why);
 
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
   std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
@@ -91,6 +93,7 @@ class TargetWorker final : public WorkerBase {
 
   Mutex new_lanes_mutex_;
   std::vector<NewLane> new_lanes_ ABSL_GUARDED_BY(new_lanes_mutex_);
+  std::vector<LaneChange> dropped_ ABSL_GUARDED_BY(new_lanes_mutex_);
 };
 
 }  // namespace godwit

@@ -255,7 +255,9 @@ void AddCheck(CLI::App& app, std::vector<std::string>& checks) {
 
 void AddRdmaDevice(CLI::App& app, std::string& rdma_device) {
   app.add_option("--rdma-device", rdma_device,
-                 "The RDMA device to use, as `godwit devices` names it (default: the best)")
+                 "The RDMA device to use, as `godwit devices` names it (default: the best). "
+                 "NAME/PORT/GID for one of its ports and that one's addresses; several, with "
+                 "commas between, share the lanes")
       ->type_name("NAME");
 }
 

@@ -206,7 +206,8 @@ class SessionObserver {
 struct SourceOptions {
   std::string to;  // "ADDR:PORT" of the target
   TransportKind transport = TransportKind::kAuto;
-  std::string rdma_device;                // as `godwit devices` names it; "": the best
+  // "NAME[/PORT[/GID]][,…]", as `godwit devices` names them, 8 at most; "": the best.
+  std::string rdma_device;
   uint32_t lanes = 4;                     // 1 to 64
   size_t packet_bytes = size_t{1} << 20;  // 1 to 8 MiB - 80
   std::chrono::milliseconds connect_timeout{5000};
@@ -240,7 +241,8 @@ struct SourceOptions {
 struct TargetOptions {
   std::string listen;  // "ADDR:PORT"; port 0 lets the kernel choose, see OnListening
   TransportKind transport = TransportKind::kAuto;  // what it accepts; kAuto: whatever it can
-  std::string rdma_device;                         // as `godwit devices` names it; "": the best
+  // "NAME[/PORT[/GID]][,…]", as `godwit devices` names them, 8 at most; "": the best.
+  std::string rdma_device;
   // The most that a source may ask for, else it is refused; the defaults are the format's limits.
   uint32_t lanes_max = 64;                           // 1 to 64
   size_t packet_bytes_max = (size_t{8} << 20) - 80;  // 1 to 8 MiB - 80

@@ -3,6 +3,9 @@
 #include <absl/cleanup/cleanup.h>
 #include <absl/strings/str_cat.h>
 
+#include <fcntl.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -83,6 +86,10 @@ absl::Status VerbsDevice::OpenPath(const RdmaPath& path) {
   path_ = path;
   name_ = absl::StrCat(path.device_name, "/", path.port.number);
   GODWIT_ASSIGN_OR_RETURN(context_, OpenByName(path.device_name));
+  const int flags = ::fcntl(context_->async_fd, F_GETFL);
+  if (flags < 0 || ::fcntl(context_->async_fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+    return ErrnoStatus(errno, absl::StrCat(name_, ": can't make its events non-blocking"));
+  }
   GODWIT_ASSIGN_OR_RETURN(info_, QueryRdmaDevice(context_));
   protection_domain_ = ibv_alloc_pd(context_);
   if (protection_domain_ == nullptr) {
@@ -102,6 +109,57 @@ absl::Status VerbsDevice::RegisterArena() {
   const absl::Status status = ErrnoStatus(error, what);
   if (error != ENOMEM) return status;
   return absl::ResourceExhaustedError(absl::StrCat(status.message(), ": ", MemlockAdvice()));
+}
+
+std::vector<VerbsEvent> VerbsDevice::TakeEvents() {
+  constexpr size_t kEventsMax = 64;
+  std::vector<VerbsEvent> events;
+  ibv_async_event raw{};
+  for (size_t taken = 0; taken < kEventsMax && ibv_get_async_event(context_, &raw) == 0; ++taken) {
+    VerbsEvent event;
+    event.kind = KindOfVerbsEvent(raw.event_type);
+    event.text = ibv_event_type_str(raw.event_type);
+    switch (event.kind) {
+      case VerbsEvent::Kind::kQueuePairDead:
+        // VerbsQueuePair has put its number there.
+        event.queue_pair_number =
+            raw.event_type == IBV_EVENT_CQ_ERR
+                ? static_cast<uint32_t>(reinterpret_cast<uintptr_t>(raw.element.cq->cq_context))
+                : raw.element.qp->qp_num;
+        break;
+      case VerbsEvent::Kind::kPortDown:
+      case VerbsEvent::Kind::kPortUp:
+      case VerbsEvent::Kind::kAddressChanged:
+        event.port = static_cast<uint32_t>(raw.element.port_num);
+        break;
+      case VerbsEvent::Kind::kDeviceDead:
+      case VerbsEvent::Kind::kOther:
+        break;
+    }
+    ibv_ack_async_event(&raw);
+    if (event.port == 0 || event.port == path_.port.number) events.push_back(std::move(event));
+  }
+  return events;
+}
+
+absl::Status VerbsDevice::LookUpAddressAgain() {
+  GODWIT_ASSIGN_OR_RETURN(const RdmaDeviceInfo info, QueryRdmaDevice(context_));
+  for (const RdmaPort& port : info.ports) {
+    if (port.number != path_.port.number) continue;
+    // The same address at another index, or else the best one of those that there are.
+    const RdmaGid* best = nullptr;
+    for (const RdmaGid& gid : port.gids) {
+      const bool same = gid.bytes == path_.gid.bytes && gid.type == path_.gid.type;
+      if (gid.index > UINT8_MAX) continue;
+      if (same || best == nullptr || RdmaGidRank(gid) < RdmaGidRank(*best)) best = &gid;
+      if (same) break;
+    }
+    if (best == nullptr) break;
+    path_.gid = *best;
+    path_.port = port;
+    return absl::OkStatus();
+  }
+  return absl::NotFoundError(absl::StrCat("RDMA port ", name_, " has no GID any more"));
 }
 
 VerbsDevice::~VerbsDevice() {

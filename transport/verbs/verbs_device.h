@@ -8,15 +8,19 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/arena.h"
 #include "transport/verbs/device_selection.h"
+#include "transport/verbs/verbs_event.h"
 
 namespace godwit {
 
 // Ownership: owns the opened device, its protection domain and the one memory region, which is
 //            the whole arena. The arena outlives it; it outlives its lanes.
-// Threads:   constant after Open(): lanes of any thread may use it.
+// Threads:   lanes of any thread may use it. TakeEvents() and LookUpAddressAgain() are for the
+// thread
+//            that makes lanes on it.
 // Blocking:  Open() pins the arena's memory and may take seconds; nothing later blocks.
 // Errors:    Open(): NotFound (no such device, port or GID), FailedPrecondition (port down, no
 //            usable GID), ResourceExhausted (memory can't be locked). Each says what to do.
@@ -31,6 +35,11 @@ class VerbsDevice {
   // "rxe0/1": device and port.
   const std::string& name() const { return name_; }
   const RdmaPath& path() const { return path_; }
+  // What the device has said since the last call, of this port and of all of it; 64 at most.
+  std::vector<VerbsEvent> TakeEvents();
+  // After kAddressChanged: for lanes that are made from now on. NotFound: the port has lost its
+  // GID.
+  absl::Status LookUpAddressAgain();
   const RdmaDeviceInfo& info() const { return info_; }
   const Arena& arena() const { return arena_; }
 

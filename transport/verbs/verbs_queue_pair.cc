@@ -66,6 +66,8 @@ absl::Status RealQueuePair::Create(const VerbsDevice& device, uint32_t sends_max
     return ErrnoStatus(errno, absl::StrCat("can't make a queue pair for ", entries, " packets on ",
                                            device.name()));
   }
+  // So that an event of the completion queue names the lane.
+  cq_->cq_context = reinterpret_cast<void*>(uintptr_t{qp_->qp_num});
   return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 #include <poll.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <iostream>
@@ -361,6 +362,52 @@ TEST_F(VerbsRxeTest, WakesASleeperForEveryCompletion) {
   }
   pair.receiver->ArmWakeup();
   CloseAndDrain(pair);  // with an event that nobody took
+}
+
+// Of the lab's network interface; waits for what the device says of it.
+void ExpectEvent(VerbsDevice& device, const std::string& command, VerbsEvent::Kind wanted) {
+  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  EXPECT_TRUE(Until([&] {
+    for (const VerbsEvent& event : device.TakeEvents()) {
+      std::cout << command << ": " << event.text << ", port " << event.port << "\n";
+      if (event.kind == wanted) return true;
+    }
+    return false;
+  })) << command;
+}
+
+TEST_F(VerbsRxeTest, TellsOfAPortThatGoesDownAndUpAndOfNewAddresses) {
+  EXPECT_TRUE(device_->TakeEvents().empty());
+  ExpectEvent(*device_, "ip link set eth0 down", VerbsEvent::Kind::kPortDown);
+  ExpectEvent(*device_, "ip link set eth0 up", VerbsEvent::Kind::kPortUp);
+  const RdmaGidBytes before = device_->path().gid.bytes;
+  ExpectEvent(*device_, "ip address add 10.99.77.1/24 dev eth0", VerbsEvent::Kind::kAddressChanged);
+  EXPECT_EQ(device_->LookUpAddressAgain(), absl::OkStatus());
+  EXPECT_EQ(device_->path().gid.bytes, before);
+  // A lane made now is as good as any.
+  std::vector<Pair> pairs;
+  pairs.push_back(MakePair());
+  Transfer(pairs, 8, [](uint64_t) { return size_t{4096}; });
+  CloseAndDrain(pairs[0]);
+  ExpectEvent(*device_, "ip address delete 10.99.77.1/24 dev eth0",
+              VerbsEvent::Kind::kAddressChanged);
+}
+
+TEST_F(VerbsRxeTest, TakesTheNextBestAddressWhenItsOwnIsGone) {
+  const RdmaGidBytes before = device_->path().gid.bytes;
+  ASSERT_EQ(std::system("ip address add 10.99.77.1/24 dev eth0 && ip -json address show dev eth0 |"
+                        " jq --raw-output '.[0].addr_info[] | select(.family == \"inet\") |"
+                        " .local' | head -n 1 > /tmp/own_address &&"
+                        " ip address delete $(cat /tmp/own_address)/24 dev eth0"),
+            0);
+  EXPECT_TRUE(Until([&] {
+    (void)device_->LookUpAddressAgain();
+    return device_->path().gid.bytes != before;
+  }));
+  EXPECT_EQ(RdmaGidText(device_->path().gid.bytes), "10.99.77.1");
+  ASSERT_EQ(std::system("ip address add $(cat /tmp/own_address)/24 dev eth0 &&"
+                        " ip address delete 10.99.77.1/24 dev eth0"),
+            0);
 }
 
 TEST_F(VerbsRxeTest, RefusesAQueueThatTheDeviceDoesNotHave) {
