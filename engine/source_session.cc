@@ -41,6 +41,7 @@ absl::Status SourceSession::Impl::StopDevices() {
     GODWIT_RETURN_IF_ERROR(CheckCancelled());
   }
   stop_copy_at_ = Clock::Steady().Now();
+  worker_->SpinFor(options_.spin);
   const absl::Status stopped =
       step_threads_.ForEach([this](size_t i) { return ToStopCopy(i); }, meanwhile);
   TellSteps();
@@ -137,6 +138,7 @@ absl::Status SourceSession::Impl::TakeReceipts(const control::Receipts& receipts
 
 absl::Status SourceSession::Impl::TakeLoaded(const control::Loaded& loaded) {
   loaded_at_ = Clock::Steady().Now();
+  worker_->SpinFor(Clock::Duration(0));
   StopMakingLanes();  // none is needed any more
   PublishProgress();
   GODWIT_RETURN_IF_ERROR(CompareLoaded(loaded));

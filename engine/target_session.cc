@@ -33,6 +33,7 @@ absl::Status TargetSession::Impl::Load() {
     GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
   }
   loaded_at_ = Clock::Steady().Now();
+  worker_->SpinFor(Clock::Duration(0));
   PublishProgress();
   if (phase_ != SessionPhase::kStreaming) SetPhase(SessionPhase::kStreaming);  // before it was told
   GODWIT_RETURN_IF_ERROR(SendReceipts());
@@ -85,6 +86,7 @@ bool TargetSession::Impl::TakeStopping(const control::ControlMessage& message) {
   if (!message.has_stopping() || stopping_at_.count() > 0) return false;
   stopping_at_ = Clock::Steady().Now();
   if (!AllLoaded()) SetPhase(SessionPhase::kStreaming);
+  worker_->SpinFor(options_.spin);
   return true;
 }
 

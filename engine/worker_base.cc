@@ -92,11 +92,24 @@ void WorkerBase::Loop() {
       break;
     }
     if (*worked) {
+      idle_since_ = Clock::Duration(0);
+      ring_->Wait(std::chrono::nanoseconds::zero());
+    } else if (Spins()) {
       ring_->Wait(std::chrono::nanoseconds::zero());
     } else {
       Sleep();
+      idle_since_ = Clock::Duration(0);
     }
   }
+}
+
+// Whether to look once more before a sleep.
+bool WorkerBase::Spins() {
+  const Clock::Duration time(spin_ns_.load(std::memory_order_relaxed));
+  if (time.count() == 0) return false;
+  const Clock::Duration now = Clock::Steady().Now();
+  if (idle_since_.count() == 0) idle_since_ = now;
+  return now - idle_since_ < time;
 }
 
 // Returns whether any lane was armed. One that has failed is not worth waking up for.

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/io_ring.h"
 #include "base/notifier.h"
 #include "engine/fd_watch.h"
@@ -24,7 +25,7 @@ namespace godwit {
 // Makes the session's lanes on the worker's thread, in the order of their numbers.
 using LaneFactory = std::function<absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(IoRing& ring)>;
 
-// One thread with one io_uring that sleeps when there is nothing to do.
+// One thread with one io_uring that sleeps when there is nothing to do, or spins a while before.
 //
 // Ownership: owns thread, ring and lanes; borrows the arena and the notifier.
 // Threads:   Start() and Stop() from the session's thread; Wake() from any; the virtual methods run
@@ -43,6 +44,11 @@ class WorkerBase {
   // REQUIRES: called before the derived class's members go.
   void Stop();
   void Wake() const { inbox_.Notify(); }
+  // From now on, before each sleep: looks again and again for so long, in case something comes.
+  void SpinFor(Clock::Duration time) {
+    spin_ns_.store(time.count(), std::memory_order_relaxed);
+    Wake();
+  }
 
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   const absl::Status& status() const { return status_; }
@@ -79,6 +85,7 @@ class WorkerBase {
   absl::Status MakeLanes(const LaneFactory& factory);
   std::unique_ptr<FdWatch> WatchFor(const Lane& lane);
   void Loop();
+  bool Spins();
   void Sleep();
   bool ArmLanes();
   void ShutDown();
@@ -95,7 +102,10 @@ class WorkerBase {
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<std::unique_ptr<FdWatch>> lane_watches_;  // by lane; null where it needs none
 
+  Clock::Duration idle_since_{0};  // 0: it is not, or need not know
+
   std::atomic<bool> stop_{false};
+  std::atomic<int64_t> spin_ns_{0};  // relaxed: an old value costs a sleep
   absl::Status status_;
   std::atomic<bool> failed_{false};  // release by Fail(), acquire by failed(): covers status_
   std::thread thread_;

@@ -114,6 +114,7 @@ ExitCode RunSend(const SendCommand& command) {
   options.to = command.to;
   options.transport = command.transport;
   options.rdma_device = command.rdma_device;
+  options.spin = std::chrono::microseconds(command.spin_us);
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
   options.reconnect_timeout = *reconnect_timeout;
@@ -147,6 +148,7 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   options.lanes_max = command.lanes;
   options.packet_bytes_max = *packet_bytes;
   options.rdma_device = command.rdma_device;
+  options.spin = std::chrono::microseconds(command.spin_us);
   options.stream_check = *std::move(checks);
   options.commit_timeout = *commit_timeout;
   options.outcome_hold = *outcome_hold;

@@ -41,6 +41,7 @@ struct SendCommand {
   std::vector<std::string> devices;
   TransportKind transport = TransportKind::kAuto;
   std::string rdma_device;
+  uint32_t spin_us = 0;
   uint32_t lanes = 4;
   std::string packet_bytes = "1MiB";
   PrecopyArguments precopy;
@@ -55,6 +56,7 @@ ExitCode RunSend(const SendCommand& command);
 struct ReceiveCommand {
   std::string listen;
   std::string rdma_device;
+  uint32_t spin_us = 0;
   std::vector<std::string> devices;
   std::vector<std::string> checks;
   TransportKind transport = TransportKind::kAuto;

@@ -261,6 +261,16 @@ void AddRdmaDevice(CLI::App& app, std::string& rdma_device) {
       ->type_name("NAME");
 }
 
+void AddSpin(CLI::App& app, uint32_t& spin_us) {
+  constexpr uint32_t kSpinUsMax = 1'000'000;
+  app.add_option("--spin-us", spin_us,
+                 "With the VM stopped: look for packets for so many microseconds, on a whole CPU, "
+                 "before each sleep")
+      ->check(CLI::Range(0U, kSpinUsMax).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+}
+
 void AddDevices(CLI::App& app, std::vector<std::string>& devices) {
   app.add_option("--device", devices,
                  "A device, as SPEC (below); repeat for more. The devices of the two sides pair by "
@@ -337,6 +347,7 @@ int Main(int argc, char** argv) {
   AddDevices(send_app, send.devices);
   AddAskedFor(send_app, send.transport, send.lanes, send.packet_bytes);
   AddRdmaDevice(send_app, send.rdma_device);
+  AddSpin(send_app, send.spin_us);
   AddPrecopy(send_app, send.precopy);
   AddDuration(send_app, "--reconnect-timeout", send.reconnect_timeout,
               "When no lane is left: make them again for so long, then roll back");
@@ -357,6 +368,7 @@ int Main(int argc, char** argv) {
   AddDevices(receive_app, receive.devices);
   AddAccepted(receive_app, receive.transport, receive.lanes, receive.packet_bytes);
   AddRdmaDevice(receive_app, receive.rdma_device);
+  AddSpin(receive_app, receive.spin_us);
   AddCheck(receive_app, receive.checks);
   AddDuration(receive_app, "--commit-timeout", receive.commit_timeout,
               "With everything loaded, wait no longer for the source to hand over");

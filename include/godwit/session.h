@@ -208,6 +208,9 @@ struct SourceOptions {
   TransportKind transport = TransportKind::kAuto;
   // "NAME[/PORT[/GID]][,…]", as `godwit devices` names them, 8 at most; "": the best.
   std::string rdma_device;
+  // With the VM stopped: how long the worker looks for work before it sleeps. It takes a whole CPU
+  // while it does.
+  std::chrono::microseconds spin{0};
   uint32_t lanes = 4;                     // 1 to 64
   size_t packet_bytes = size_t{1} << 20;  // 1 to 8 MiB - 80
   std::chrono::milliseconds connect_timeout{5000};
@@ -243,6 +246,9 @@ struct TargetOptions {
   TransportKind transport = TransportKind::kAuto;  // what it accepts; kAuto: whatever it can
   // "NAME[/PORT[/GID]][,…]", as `godwit devices` names them, 8 at most; "": the best.
   std::string rdma_device;
+  // With the VM stopped: how long the worker looks for work before it sleeps. It takes a whole CPU
+  // while it does.
+  std::chrono::microseconds spin{0};
   // The most that a source may ask for, else it is refused; the defaults are the format's limits.
   uint32_t lanes_max = 64;                           // 1 to 64
   size_t packet_bytes_max = (size_t{8} << 20) - 80;  // 1 to 8 MiB - 80

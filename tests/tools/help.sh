@@ -28,10 +28,10 @@ readonly json='^  --json FILE ' trace='^  --trace FILE '
 helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
   'godwit send --to .*--device' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$trace" "$json"
-helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \
+helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --spin-us N=0 ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \
   '^  --reconnect-timeout DURATION=30s( |$)' '^  --resolve-timeout DURATION=60s( |$)' '^  --metrics ADDR:PORT ' "$trace" "$json"
 helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=64 ' \
-  '^  --packet-bytes SIZE=8388528( |$)' '^  --rdma-device NAME ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \
+  '^  --packet-bytes SIZE=8388528( |$)' '^  --rdma-device NAME ' '^  --spin-us N=0 ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \
   '^  --outcome-hold DURATION=90s( |$)' '^  --metrics ADDR:PORT ' "${specs[@]}" "$trace" "$json"
 helps save '^  --out FILE REQUIRED ' '^  --force ' '^  --stop ' '^  --packet-bytes SIZE=1MiB ' "${specs[@]}" "$json"
 helps load '^  --in FILE REQUIRED ' '^  --check PROFILE ' "${specs[@]}" "$json"

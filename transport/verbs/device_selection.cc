@@ -62,7 +62,8 @@ absl::StatusOr<std::vector<RdmaGid>> UsableGids(absl::string_view device_name, c
   if (gids.empty()) {
     return absl::FailedPreconditionError(
         absl::StrCat("RDMA port ", device_name, "/", port.number,
-                     " has no usable GID: give its network interface an IP address"));
+                     " has no usable GID: give its network interface an IP address (ip address add "
+                     "ADDR/LEN dev DEV) and look at `rdma link`"));
   }
   std::stable_sort(gids.begin(), gids.end(), [](const RdmaGid& a, const RdmaGid& b) {
     return RdmaGidRank(a) < RdmaGidRank(b);

@@ -89,6 +89,13 @@ absl::StatusOr<RdmaPort> QueryPort(ibv_context* context, uint8_t number, size_t&
   return port;
 }
 
+absl::Status CannotOpen(int error, const std::string& what) {
+  const absl::Status status = ErrnoStatus(error, what);
+  if (error != EACCES && error != EPERM) return status;
+  return absl::Status(status.code(), absl::StrCat(status.message(), ": run as root, or as a user ",
+                                                  "who may open /dev/infiniband/uverbs*"));
+}
+
 // The whole device's table in one system call: asking for each of soft-RoCE's 1024 slots takes
 // long.
 absl::Status QueryGids(ibv_context* context, size_t gid_entries, std::vector<RdmaPort>& ports) {
@@ -175,7 +182,7 @@ std::vector<RdmaDeviceInfo> ListRdmaDevices() {
       info = QueryRdmaDevice(context);
       ibv_close_device(context);
     } else {
-      info = ErrnoStatus(errno, "can't open the device");
+      info = CannotOpen(errno, "can't open the device");
     }
     if (info.ok()) {
       infos.push_back(*std::move(info));

@@ -1,0 +1,61 @@
+// Goal: a worker sleeps when there is nothing to do, and looks on for as long as it is told to.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "engine/worker_base.h"
+
+namespace godwit {
+namespace {
+
+// Has never anything to do, and counts how often it has looked.
+class IdleWorker final : public WorkerBase {
+ public:
+  IdleWorker(Arena& arena, Notifier inbox, const Notifier& events)
+      : WorkerBase(arena, std::move(inbox), events) {}
+  ~IdleWorker() override { Stop(); }
+  int rounds() const { return rounds_.load(); }
+
+ private:
+  absl::Status SetUp() override { return absl::OkStatus(); }
+  absl::StatusOr<bool> Step() override {
+    ++rounds_;
+    return false;
+  }
+  void BeginTearDown() override {}
+  bool Idle() override { return true; }
+  void TearDown() override {}
+
+  std::atomic<int> rounds_{0};
+};
+
+TEST(WorkerSpinTest, LooksOnForAsLongAsItIsToldAndSleepsOtherwise) {
+  const auto arena = *Arena::Create(4, 4096);
+  const Notifier events = *Notifier::Create();
+  IdleWorker worker(*arena, *Notifier::Create(), events);
+  ASSERT_EQ(worker.Start([](IoRing&) {
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::vector<std::unique_ptr<Lane>>());
+  }),
+            absl::OkStatus());
+  // Nobody wakes it: it looks once, and perhaps once more.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_LE(worker.rounds(), 4);
+
+  worker.SpinFor(std::chrono::hours(1));
+  while (worker.rounds() < 1000) std::this_thread::yield();
+
+  worker.SpinFor(Clock::Duration(0));
+  // It has seen that once two looks are far apart.
+  int before = -1;
+  while (worker.rounds() != before) {
+    before = worker.rounds();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_LE(worker.rounds(), before + 2);
+}
+
+}  // namespace
+}  // namespace godwit
