@@ -23,5 +23,5 @@ list(TRANSFORM godwit_absl_public PREPEND absl:: OUTPUT_VARIABLE absl_public_tar
 list(TRANSFORM godwit_absl_private PREPEND absl:: OUTPUT_VARIABLE absl_private_targets)
 target_link_libraries(godwit_library
   PUBLIC ${absl_public_targets}
-  PRIVATE ${absl_private_targets} protobuf::libprotobuf-lite PkgConfig::IBVERBS PkgConfig::LIBISAL
+  PRIVATE ${absl_private_targets} OpenSSL::SSL OpenSSL::Crypto protobuf::libprotobuf-lite PkgConfig::IBVERBS PkgConfig::LIBISAL
           PkgConfig::LIBURING Threads::Threads)

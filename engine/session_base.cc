@@ -253,13 +253,13 @@ void SessionBase::TellBlocked(size_t device, const BlockedCall& call) {
 void SessionBase::SendAbort(const absl::Status& why, bool last) {
   if (channel_ == nullptr) return;
   if (peer_gave_up_) {  // it waits until it sees that we have read its Abort
-    ::shutdown(channel_->fd(), SHUT_WR);
+    channel_->EndSending();
     return;
   }
   control::ControlMessage message;
   message.mutable_abort()->set_reason(Printable(why.message()));
   (void)channel_->Send(message);  // a peer that is gone needs no reason
-  if (last && !channel_->wants_write()) ::shutdown(channel_->fd(), SHUT_WR);
+  if (last) channel_->EndSending();
 }
 
 void SessionBase::Linger() {
@@ -271,7 +271,7 @@ void SessionBase::Linger() {
          std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  ::shutdown(channel_->fd(), SHUT_WR);
+  channel_->EndSending();
   while (std::chrono::steady_clock::now() < deadline) {
     pollfd readable = {channel_->fd(), POLLIN, 0};
     if (::poll(&readable, 1, kLingerPollMs) <= 0) continue;

@@ -30,16 +30,30 @@ absl::Status SourceSession::Impl::Check() const {
 }
 
 absl::Status SourceSession::Impl::Connect() {
-  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
-  GODWIT_ASSIGN_OR_RETURN(UniqueFd socket,
-                          ConnectTcp(address, options_.connect_timeout, cancel_->fd()));
+  GODWIT_ASSIGN_OR_RETURN(tls_, TlsContext::Make(options_.trust, TlsRole::kClient));
   session_id_.resize(kSessionIdBytes);
   if (::getrandom(session_id_.data(), session_id_.size(), 0) !=
       static_cast<ssize_t>(session_id_.size())) {
     return ErrnoStatus(errno, "getrandom");
   }
+  return MakeChannel(options_.connect_timeout);
+}
+
+absl::Status SourceSession::Impl::MakeChannel(std::chrono::milliseconds timeout) {
+  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
+  GODWIT_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTcp(address, timeout, cancel_->fd()));
+  GODWIT_RETURN_IF_ERROR(Annotate(CheckPlainAllowed(options_.trust, socket.get(), /*peer=*/true),
+                                  absl::StrCat("connecting to ", options_.to)));
+  std::unique_ptr<TlsStream> tls;
+  if (tls_ != nullptr) {
+    // (A zone is this host's word for where an address is, and in no certificate.)
+    const std::string name = options_.trust.peer_name.empty()
+                                 ? address.host.substr(0, address.host.find('%'))
+                                 : options_.trust.peer_name;
+    GODWIT_ASSIGN_OR_RETURN(tls, tls_->NewStream(name));
+  }
   channel_ = std::make_unique<ControlChannel>(std::move(socket), options_.to,
-                                              /*expect_preface=*/true);
+                                              /*expect_preface=*/true, std::move(tls));
   return absl::OkStatus();
 }
 

@@ -10,7 +10,6 @@
 #include "base/status_macros.h"
 #include "engine/device_steps.h"
 #include "engine/source_impl.h"
-#include "transport/tcp/tcp_socket.h"
 
 namespace godwit {
 namespace {
@@ -100,7 +99,7 @@ absl::Status SourceSession::Impl::Resolve(absl::Status why, Clock::Duration dead
                                 "): asking the target how it ended"));
   while (Clock::Steady().Now() < deadline) {
     ResetChannel();
-    absl::Status outcome = Reconnect();
+    absl::Status outcome = MakeChannel(kReconnectTimeout);
     if (outcome.ok()) outcome = SendCommit();
     if (outcome.ok()) outcome = AwaitOutcome(deadline);
     if (outcome.ok() || target_rolled_back_) return outcome;
@@ -119,14 +118,6 @@ void SourceSession::Impl::ResetChannel() {
   const linger at_once = {1, 0};
   (void)::setsockopt(channel_->fd(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
   channel_.reset();
-}
-
-absl::Status SourceSession::Impl::Reconnect() {
-  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
-  GODWIT_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTcp(address, kReconnectTimeout, cancel_->fd()));
-  channel_ = std::make_unique<ControlChannel>(std::move(socket), options_.to,
-                                              /*expect_preface=*/true);
-  return absl::OkStatus();
 }
 
 // Not bounded: a driver's read that can't be cancelled lasts as long as it lasts.

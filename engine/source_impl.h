@@ -25,6 +25,7 @@
 #include "engine/source_worker.h"
 #include "engine/switchover.h"
 #include "godwit/session.h"
+#include "transport/tls/tls_context.h"
 
 namespace godwit {
 
@@ -42,6 +43,7 @@ class SourceSession::Impl final : public SessionBase {
  private:
   absl::Status Check() const;
   absl::Status Connect();
+  absl::Status MakeChannel(std::chrono::milliseconds timeout);
   absl::Status Greet();
   absl::Status ExchangeDeviceTables();
   absl::Status MakeArenaAndLanes();
@@ -92,7 +94,6 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status AwaitOutcome(Clock::Duration deadline);
   absl::Status Resolve(absl::Status why, Clock::Duration deadline);
   void NoteLateCancel();
-  absl::Status Reconnect();
   void ResetChannel();
   void StopWorkerAndTell();
   Clock::Duration BlockedTime(size_t device) const;
@@ -104,6 +105,7 @@ class SourceSession::Impl final : public SessionBase {
   void FillReport(SessionReport& report) const;
 
   const SourceOptions options_;
+  std::unique_ptr<TlsContext> tls_;  // null: plain
   std::string session_id_;
   TransportKind transport_ = TransportKind::kTcp;  // as agreed
   uint32_t window_packets_ = 0;

@@ -2,6 +2,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -10,7 +11,10 @@ namespace godwit {
 
 void TargetCallers::AddPollFds(std::vector<pollfd>& fds) const {
   rendezvous_.AddPollFds(fds);
-  for (const Caller& caller : callers_) fds.push_back({caller.channel->fd(), POLLIN, 0});
+  for (const Caller& caller : callers_) {
+    const int writable = caller.channel->wants_write() ? POLLOUT : 0;
+    fds.push_back({caller.channel->fd(), static_cast<short>(POLLIN | writable), 0});
+  }
 }
 
 void TargetCallers::TurnAway(const ControlChannel& channel, absl::string_view why) const {
@@ -41,17 +45,26 @@ absl::StatusOr<bool> TargetCallers::TakeArrival() {
     note_(absl::StrCat("turned away ", arrival->peer, ": a lane of no session here"));
     return true;
   }
-  if (callers_.size() == kCallersMax) {
-    TurnAway(*callers_.front().channel, "too many say nothing, and it is the oldest");
-    callers_.pop_front();
+  std::unique_ptr<TlsStream> tls;
+  if (tls_ != nullptr) {
+    GODWIT_ASSIGN_OR_RETURN(tls, tls_->NewStream(peer_name_));
   }
+  if (callers_.size() == kCallersMax) MakeRoom();
   Caller caller;
   caller.channel = std::make_unique<ControlChannel>(std::move(arrival->socket), arrival->peer,
-                                                    /*expect_preface=*/false);
+                                                    /*expect_preface=*/false, std::move(tls));
   caller.came_at = Clock::Steady().Now();
   (void)caller.channel->Flush();  // our preface; what fails here is found by Receive()
   callers_.push_back(std::move(caller));
   return true;
+}
+
+void TargetCallers::MakeRoom() {
+  auto oldest = std::find_if(callers_.begin(), callers_.end(),
+                             [](const Caller& caller) { return !caller.channel->authenticated(); });
+  if (oldest == callers_.end()) oldest = callers_.begin();
+  TurnAway(*oldest->channel, "too many say nothing, and it is the oldest");
+  callers_.erase(oldest);
 }
 
 std::optional<TargetCallers::Call> TargetCallers::Hear() {

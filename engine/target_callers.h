@@ -19,13 +19,15 @@
 #include "transport/control.pb.h"
 #include "transport/control_channel.h"
 #include "transport/rendezvous.h"
+#include "transport/tls/tls_context.h"
 
 namespace godwit {
 
 // Hears them all at once, so that none that is silent holds up the next. A Godwit's first message
-// comes right behind its preface: who has to make room for a newer one is the oldest.
+// comes right behind its preface, or behind the TLS handshake: who has to make room for a newer one
+// is the oldest that has not proven who it is.
 //
-// Ownership: owns the connections; borrows the rendezvous.
+// Ownership: owns the connections; borrows the rendezvous and the TLS context.
 // Threads:   single-threaded.
 // Blocking:  never; sleep in poll(2) on AddPollFds() between calls of Next().
 // Errors:    who says nothing in time, or nonsense, is turned away with a note. Of Next() as of
@@ -39,8 +41,12 @@ class TargetCallers {
   };
   using Note = std::function<void(absl::string_view line)>;
 
-  TargetCallers(Rendezvous& rendezvous, Note note)
-      : rendezvous_(rendezvous), note_(std::move(note)) {}
+  // With `tls` each of them has to prove who it is, and that it is `peer_name` unless that is "".
+  TargetCallers(Rendezvous& rendezvous, Note note, const TlsContext* tls, std::string peer_name)
+      : rendezvous_(rendezvous),
+        note_(std::move(note)),
+        tls_(tls),
+        peer_name_(std::move(peer_name)) {}
 
   void AddPollFds(std::vector<pollfd>& fds) const;
   // The next one that has said something, if any.
@@ -61,10 +67,13 @@ class TargetCallers {
 
   // Whether there was one.
   absl::StatusOr<bool> TakeArrival();
+  void MakeRoom();
   std::optional<Call> Hear();
 
   Rendezvous& rendezvous_;
   const Note note_;
+  const TlsContext* const tls_;  // null: plain
+  const std::string peer_name_;
   std::list<Caller> callers_;  // at most kCallersMax, oldest first
 };
 

@@ -23,22 +23,35 @@ constexpr std::chrono::seconds kLanesTimeout{8};
 
 absl::Status TargetSession::Impl::Listen() {
   GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.listen));
-  GODWIT_ASSIGN_OR_RETURN(rendezvous_, Rendezvous::Listen(address, [this](const std::string& line) {
-                            observer_.OnNote(Printable(line));
-                          }));
-  callers_.emplace(*rendezvous_,
-                   [this](absl::string_view line) { observer_.OnNote(Printable(line)); });
+  GODWIT_ASSIGN_OR_RETURN(tls_, TlsContext::Make(options_.trust, TlsRole::kServer));
+  GODWIT_ASSIGN_OR_RETURN(
+      rendezvous_,
+      Rendezvous::Listen(
+          address, [this](const std::string& line) { observer_.OnNote(Printable(line)); },
+          options_.trust.kind()));
+  GODWIT_RETURN_IF_ERROR(
+      Annotate(CheckPlainAllowed(options_.trust, rendezvous_->listener(), /*peer=*/false),
+               absl::StrCat("listening on ", options_.listen)));
+  callers_.emplace(
+      *rendezvous_, [this](absl::string_view line) { observer_.OnNote(Printable(line)); },
+      tls_.get(), options_.trust.peer_name);
   observer_.OnListening(address.host, rendezvous_->port());
   return absl::OkStatus();
 }
 
 // Until a peer has said a Hello that we can make sense of, nothing that comes to the port ends the
-// session: but a Godwit of another version does, since that is the real peer, wrongly installed.
+// session: but on a plain one a Godwit of another version does, since that is the real peer,
+// wrongly installed. Where a peer has to prove who it is, nothing that it says before is believed.
 absl::Status TargetSession::Impl::WaitForPeer() {
   SetPhase(SessionPhase::kWaiting);
   while (true) {
     GODWIT_RETURN_IF_ERROR(CheckCancelled());
-    GODWIT_ASSIGN_OR_RETURN(std::optional<TargetCallers::Call> call, callers_->Next());
+    absl::StatusOr<std::optional<TargetCallers::Call>> next = callers_->Next();
+    if (!next.ok() && tls_ != nullptr) {
+      observer_.OnNote(absl::StrCat("turned away ", next.status().message()));
+      continue;
+    }
+    GODWIT_ASSIGN_OR_RETURN(std::optional<TargetCallers::Call> call, std::move(next));
     if (!call.has_value()) {
       std::vector<pollfd> fds;
       callers_->AddPollFds(fds);

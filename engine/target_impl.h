@@ -24,6 +24,7 @@
 #include "engine/target_worker.h"
 #include "godwit/session.h"
 #include "transport/rendezvous.h"
+#include "transport/tls/tls_context.h"
 
 namespace godwit {
 
@@ -78,6 +79,7 @@ class TargetSession::Impl final : public SessionBase {
   void FillReport(SessionReport& report) const;
 
   const TargetOptions options_;
+  std::unique_ptr<TlsContext> tls_;  // null: plain
   std::unique_ptr<Rendezvous> rendezvous_;
   std::optional<TargetCallers> callers_;  // of rendezvous_
   std::string session_id_;

@@ -22,6 +22,7 @@
 #include "tools/report.h"
 #include "tools/session_runner.h"
 #include "tools/trace_file.h"
+#include "transport/tls/tls_context.h"
 
 namespace godwit {
 namespace {
@@ -97,6 +98,7 @@ ExitCode RunAndReport(Session& session, SessionSide side, const std::vector<Devi
 }  // namespace
 
 ExitCode RunSend(const SendCommand& command) {
+  if (const absl::Status trust = CheckTrust(command.trust); !trust.ok()) return Refuse(trust);
   const auto packet_bytes = ParseBytes(command.packet_bytes);
   if (!packet_bytes.ok()) return Refuse(packet_bytes.status());
   const auto resolve_timeout = ParseMilliseconds(command.resolve_timeout);
@@ -112,6 +114,7 @@ ExitCode RunSend(const SendCommand& command) {
   if (!devices.ok()) return Refuse(devices.status(), &outputs->json);
 
   options.to = command.to;
+  options.trust = command.trust;
   options.transport = command.transport;
   options.rdma_device = command.rdma_device;
   options.spin = std::chrono::microseconds(command.spin_us);
@@ -129,6 +132,7 @@ ExitCode RunSend(const SendCommand& command) {
 }
 
 ExitCode RunReceive(const ReceiveCommand& command) {
+  if (const absl::Status trust = CheckTrust(command.trust); !trust.ok()) return Refuse(trust);
   const auto packet_bytes = ParseBytes(command.packet_bytes);
   if (!packet_bytes.ok()) return Refuse(packet_bytes.status());
   auto checks = MakeChecks(command.checks, command.devices.size());
@@ -144,6 +148,7 @@ ExitCode RunReceive(const ReceiveCommand& command) {
 
   TargetOptions options;
   options.listen = command.listen;
+  options.trust = command.trust;
   options.transport = command.transport;
   options.lanes_max = command.lanes;
   options.packet_bytes_max = *packet_bytes;

@@ -22,6 +22,13 @@ struct PrecopyArguments {
   std::string fixed_downtime;  // "": not known
 };
 
+struct KeygenCommand {
+  std::string out;
+  bool psk = false;
+  std::vector<std::string> names;
+};
+ExitCode RunKeygen(const KeygenCommand& command);
+
 struct LoopbackCommand {
   uint32_t devices = 2;
   std::string size = "1GiB";
@@ -38,6 +45,7 @@ ExitCode RunLoopback(const LoopbackCommand& command);
 
 struct SendCommand {
   std::string to;
+  TrustOptions trust;
   std::vector<std::string> devices;
   TransportKind transport = TransportKind::kAuto;
   std::string rdma_device;
@@ -55,6 +63,7 @@ ExitCode RunSend(const SendCommand& command);
 
 struct ReceiveCommand {
   std::string listen;
+  TrustOptions trust;
   std::string rdma_device;
   uint32_t spin_us = 0;
   std::vector<std::string> devices;

@@ -280,6 +280,22 @@ void AddDevices(CLI::App& app, std::vector<std::string>& devices) {
       ->allow_extra_args(false);
 }
 
+void AddTrust(CLI::App& app, TrustOptions& trust, const char* about_peer_name) {
+  app.add_option("--tls-cert", trust.certificate_file,
+                 "TLS 1.3: this side's certificate, in PEM form, with its chain")
+      ->type_name("FILE");
+  app.add_option("--tls-key", trust.key_file, "Its key, without a passphrase")->type_name("FILE");
+  app.add_option("--tls-ca", trust.ca_file, "The CA that the peer's certificate must be from")
+      ->type_name("FILE");
+  app.add_option("--tls-peer-name", trust.peer_name, about_peer_name)->type_name("NAME");
+  app.add_option("--psk-file", trust.psk_file,
+                 "TLS 1.3 with this key, which both sides have, in place of certificates")
+      ->type_name("FILE");
+  app.add_flag("--insecure", trust.insecure,
+               "Without TLS on other than loopback addresses: whoever is on that network can read "
+               "and change the devices' state");
+}
+
 int Main(int argc, char** argv) {
   auto logger = spdlog::stderr_logger_mt("godwit");
   logger->set_pattern("godwit: %l: %v");
@@ -290,8 +306,11 @@ int Main(int argc, char** argv) {
   CLI::App app{
       "Moves the state of VFIO devices (NIC functions, GPUs, accelerators) from one host to\n"
       "another while their virtual machine stands still, over RDMA or TCP.\n\n"
-      "On the target host:  godwit receive --listen 0.0.0.0:7471 --device vfio:0000:01:00.1\n"
-      "On the source host:  godwit send --to target:7471 --device vfio:0000:01:00.1\n"
+      "Once:                godwit keygen --psk --out keys, and copy keys/psk to both hosts\n"
+      "On the target host:  godwit receive --listen 0.0.0.0:7471 --psk-file psk \\\n"
+      "                       --device vfio:0000:01:00.1\n"
+      "On the source host:  godwit send --to target:7471 --psk-file psk \\\n"
+      "                       --device vfio:0000:01:00.1\n"
       "To see it work:      godwit loopback",
       "godwit"};
   app.set_version_flag("--version", absl::StrCat("godwit ", GODWIT_VERSION));
@@ -345,6 +364,9 @@ int Main(int argc, char** argv) {
       ->type_name("ADDR:PORT")
       ->required();
   AddDevices(send_app, send.devices);
+  AddTrust(send_app, send.trust,
+           "The name or address that the target's certificate must have (default: the host in "
+           "--to)");
   AddAskedFor(send_app, send.transport, send.lanes, send.packet_bytes);
   AddRdmaDevice(send_app, send.rdma_device);
   AddSpin(send_app, send.spin_us);
@@ -366,6 +388,8 @@ int Main(int argc, char** argv) {
       ->type_name("ADDR:PORT")
       ->required();
   AddDevices(receive_app, receive.devices);
+  AddTrust(receive_app, receive.trust,
+           "The name or address that the source's certificate must have (default: any of the CA)");
   AddAccepted(receive_app, receive.transport, receive.lanes, receive.packet_bytes);
   AddRdmaDevice(receive_app, receive.rdma_device);
   AddSpin(receive_app, receive.spin_us);
@@ -424,6 +448,23 @@ int Main(int argc, char** argv) {
       "!\n"
       "marks what is damaged, cut off or such as its driver would refuse.");
 
+  KeygenCommand keygen;
+  CLI::App& keygen_app = *app.add_subcommand(
+      "keygen", "Make a CA with a certificate for each side, or a pre-shared key, to try it with");
+  keygen_app.add_option("--out", keygen.out, "The folder for them; no file in it is overwritten")
+      ->type_name("DIR")
+      ->required();
+  keygen_app.add_flag("--psk", keygen.psk, "A pre-shared key");
+  keygen_app
+      .add_option(
+          "--name", keygen.names,
+          "A DNS name or address of the hosts, which the certificates then have; repeat for "
+          "more (default: localhost, 127.0.0.1, ::1)")
+      ->type_name("NAME")
+      ->allow_extra_args(false)
+      ->excludes("--psk");
+  keygen_app.footer("Exit code: 0 done; 1 failed, and no file is made; 2 wrong usage.");
+
   DevicesCommand devices;
   CLI::App& devices_app = *app.add_subcommand(
       "devices", "List this host's VFIO devices with what they can do, and its RDMA devices");
@@ -442,6 +483,7 @@ int Main(int argc, char** argv) {
   if (save_app.parsed()) return RunSave(save);
   if (load_app.parsed()) return RunLoad(load);
   if (inspect_app.parsed()) return RunInspect(inspect);
+  if (keygen_app.parsed()) return RunKeygen(keygen);
   return RunDevices(devices);
 }
 

@@ -160,6 +160,7 @@ nlohmann::json ReportJson(const SessionReport& report) {
   json["result"] = OutcomeName(report.outcome);
   if (!report.status.ok()) json["error"] = std::string(report.status.message());
   json["peer"] = report.peer;
+  json["trust"] = TrustKindName(report.trust);
   json["bytes"] = report.bytes;
   json["packets"] = report.packets;
   json["out_of_order_packets"] = OutOfOrderPackets(report);

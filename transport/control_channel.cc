@@ -38,6 +38,18 @@ uint32_t BigEndian32(const char* bytes) {
   return value;
 }
 
+const char* TrustText(TrustKind kind) {
+  switch (kind) {
+    case TrustKind::kPlain:
+      return "a plain session";
+    case TrustKind::kCertificates:
+      return "TLS with certificates";
+    case TrustKind::kPsk:
+      return "TLS with a pre-shared key";
+  }
+  return "?";
+}
+
 // Without a word on stderr, where protobuf complains of text that is not UTF-8: what a peer sends
 // is told by a status, and a stranger could fill a log.
 bool ParseQuietly(const char* bytes, size_t count, control::ControlMessage& message) {
@@ -47,11 +59,11 @@ bool ParseQuietly(const char* bytes, size_t count, control::ControlMessage& mess
 
 }  // namespace
 
-std::array<char, kControlPrefaceBytes> ControlPreface() {
+std::array<char, kControlPrefaceBytes> ControlPreface(TrustKind trust) {
   std::array<char, kControlPrefaceBytes> preface;
   std::memcpy(preface.data(), kControlMagic.data(), kControlMagic.size());
-  preface[6] = static_cast<char>(kControlProtocolVersion >> 8);
-  preface[7] = static_cast<char>(kControlProtocolVersion & 0xff);
+  preface[6] = static_cast<char>(trust);
+  preface[7] = static_cast<char>(kControlProtocolVersion);
   return preface;
 }
 
@@ -65,18 +77,23 @@ std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, u
   return preface;
 }
 
-absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes) {
+absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes, TrustKind ours) {
   const absl::string_view bytes(first_8_bytes, 8);
   if (bytes == kLaneMagic) return PrefaceKind::kLane;
   if (!absl::StartsWith(bytes, kControlMagic)) {
     return absl::InvalidArgumentError("what it sent is not Godwit's protocol");
   }
-  const unsigned version = static_cast<unsigned>(static_cast<unsigned char>(bytes[6])) << 8 |
-                           static_cast<unsigned char>(bytes[7]);
-  if (version != kControlProtocolVersion) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("it speaks Godwit protocol version ", version, ", this side speaks ",
-                     kControlProtocolVersion, ": install the same Godwit on both hosts"));
+  const auto trust = static_cast<unsigned char>(bytes[6]);
+  const auto version = static_cast<unsigned char>(bytes[7]);
+  if (version != kControlProtocolVersion || trust > static_cast<unsigned>(TrustKind::kPsk)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "it speaks Godwit protocol version ", unsigned{trust} << 8 | version, ", this side speaks ",
+        kControlProtocolVersion, ": install the same Godwit on both hosts"));
+  }
+  if (trust != static_cast<unsigned>(ours)) {
+    return absl::UnauthenticatedError(
+        absl::StrCat("it wants ", TrustText(static_cast<TrustKind>(trust)), ", this side ",
+                     TrustText(ours), ": give both hosts certificates, or the same --psk-file"));
   }
   return PrefaceKind::kControl;
 }
@@ -91,10 +108,11 @@ LaneHello DecodeLanePreface(const std::array<char, kLanePrefaceBytes>& bytes) {
 }
 
 ControlChannel::ControlChannel(UniqueFd socket, std::string peer, bool expect_preface,
-                               const Clock& clock)
+                               std::unique_ptr<TlsStream> tls, const Clock& clock)
     : socket_(std::move(socket)),
       peer_(std::move(peer)),
       clock_(clock),
+      tls_(std::move(tls)),
       preface_expected_(expect_preface),
       last_sent_(clock.Now()),
       last_received_(clock.Now()) {
@@ -104,7 +122,7 @@ ControlChannel::ControlChannel(UniqueFd socket, std::string peer, bool expect_pr
   // is 40 ms of downtime. (Fails on a local socket, which has no such delay.)
   const int on = 1;
   (void)::setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  const auto preface = ControlPreface();
+  const auto preface = ControlPreface(tls_ == nullptr ? TrustKind::kPlain : tls_->kind());
   outbox_.assign(preface.data(), preface.size());
 }
 
@@ -117,17 +135,40 @@ absl::Status ControlChannel::Send(const control::ControlMessage& message) {
   if (!status_.ok()) return status_;
   const std::string bytes = message.SerializeAsString();
   GODWIT_CHECK(bytes.size() <= kControlMessageBytesMax);
-  if (outbox_.size() + kLengthBytes + bytes.size() > kOutboxBytesMax) {
+  if (outbox_.size() + waiting_.size() + kLengthBytes + bytes.size() > kOutboxBytesMax) {
     return Fail(absl::UnavailableError("it has stopped reading the control channel"));
   }
-  AppendBigEndian32(outbox_, static_cast<uint32_t>(bytes.size()));
-  outbox_.append(bytes);
+  std::string& out = tls_ == nullptr ? outbox_ : waiting_;
+  AppendBigEndian32(out, static_cast<uint32_t>(bytes.size()));
+  out.append(bytes);
   last_sent_ = clock_.Now();
   return Flush();
 }
 
+// What the peer may have now that it has proven who it is.
+absl::Status ControlChannel::SealWaiting() {
+  if (tls_ == nullptr) return absl::OkStatus();
+  if (tls_->ended()) waiting_.clear();
+  if (tls_->established() && !waiting_.empty()) {
+    const absl::Status written = tls_->Write(waiting_);
+    waiting_.clear();
+    if (!written.ok()) return Fail(written);
+  }
+  tls_->MoveOutput(outbox_);
+  return absl::OkStatus();
+}
+
+void ControlChannel::EndSending() {
+  if (Flush().ok() && tls_ != nullptr) {
+    tls_->End();
+    (void)Flush();
+  }
+  if (!wants_write()) ::shutdown(socket_.get(), SHUT_WR);
+}
+
 absl::Status ControlChannel::Flush() {
   if (!status_.ok()) return status_;
+  GODWIT_RETURN_IF_ERROR(SealWaiting());
   while (!outbox_.empty()) {
     const ssize_t sent = ::send(socket_.get(), outbox_.data(), outbox_.size(), MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
@@ -160,26 +201,72 @@ absl::Status ControlChannel::ReadSome() {
       return Fail(ErrnoStatus(errno, "the control channel broke"));
     }
     if (got == 0) {
-      peer_closed_ = end_of_stream_ = true;
+      peer_closed_ = true;
+      end_of_stream_ = tls_ == nullptr;
       break;
     }
-    inbox_.append(bytes, static_cast<size_t>(got));
     last_received_ = clock_.Now();
+    GODWIT_RETURN_IF_ERROR(TakeWire({bytes, static_cast<size_t>(got)}));
   }
   return absl::OkStatus();
+}
+
+absl::Status ControlChannel::TakePreface(absl::string_view& bytes) {
+  const size_t take = std::min(kControlPrefaceBytes - preface_.size(), bytes.size());
+  absl::StrAppend(&preface_, bytes.substr(0, take));
+  bytes.remove_prefix(take);
+  if (preface_.size() < kControlPrefaceBytes) return absl::OkStatus();
+  const auto kind =
+      ClassifyPreface(preface_.data(), tls_ == nullptr ? TrustKind::kPlain : tls_->kind());
+  if (!kind.ok()) return Fail(kind.status());
+  if (*kind != PrefaceKind::kControl) {
+    return Fail(absl::InvalidArgumentError("it answered with the preface of a lane"));
+  }
+  preface_expected_ = false;
+  preface_.clear();
+  if (tls_ == nullptr) return absl::OkStatus();
+  const absl::Status begun = tls_->Begin();
+  return begun.ok() ? begun : Fail(begun);
+}
+
+absl::Status ControlChannel::TakeWire(absl::string_view bytes) {
+  if (preface_expected_) {
+    GODWIT_RETURN_IF_ERROR(TakePreface(bytes));
+    if (preface_expected_) return absl::OkStatus();
+  }
+  if (tls_ == nullptr) {
+    absl::StrAppend(&inbox_, bytes);
+    return absl::OkStatus();
+  }
+  const absl::Status taken = tls_->Take(bytes, &inbox_);
+  if (!taken.ok()) {
+    // The peer is told why, if it listens.
+    tls_->MoveOutput(outbox_);
+    (void)::send(socket_.get(), outbox_.data(), outbox_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    ::shutdown(socket_.get(), SHUT_WR);
+    return Fail(taken);
+  }
+  if (tls_->peer_ended()) peer_closed_ = end_of_stream_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status ControlChannel::PeerClosed() {
+  if (tls_ != nullptr && !tls_->established() && !preface_expected_) {
+    return Fail(
+        absl::UnavailableError("it closed the control channel in the middle of the TLS handshake"));
+  }
+  return Fail(
+      absl::UnavailableError(inbox_.empty() && preface_.empty()
+                                 ? "it closed the control channel"
+                                 : "it closed the control channel in the middle of a message"));
 }
 
 absl::StatusOr<std::optional<control::ControlMessage>> ControlChannel::Receive() {
   if (!status_.ok()) return status_;
   GODWIT_RETURN_IF_ERROR(ReadSome());
-  if (preface_expected_ && inbox_.size() >= kControlPrefaceBytes) {
-    const auto kind = ClassifyPreface(inbox_.data());
-    if (!kind.ok()) return Fail(kind.status());
-    if (*kind != PrefaceKind::kControl) {
-      return Fail(absl::InvalidArgumentError("it answered with the preface of a lane"));
-    }
-    inbox_.erase(0, kControlPrefaceBytes);
-    preface_expected_ = false;
+  // The handshake goes on by itself.
+  if (tls_ != nullptr && !peer_closed_) {
+    GODWIT_RETURN_IF_ERROR(Flush());
   }
   while (!preface_expected_ && inbox_.size() >= kLengthBytes) {
     const uint32_t bytes = BigEndian32(inbox_.data());
@@ -199,11 +286,7 @@ absl::StatusOr<std::optional<control::ControlMessage>> ControlChannel::Receive()
     if (message.message_case() != control::ControlMessage::kPing) return message;
     GODWIT_RETURN_IF_ERROR(TakePing(message.ping().question(), message.ping().answer()));
   }
-  if (peer_closed_) {
-    return Fail(absl::UnavailableError(
-        inbox_.empty() ? "it closed the control channel"
-                       : "it closed the control channel in the middle of a message"));
-  }
+  if (peer_closed_) return PeerClosed();
   return std::nullopt;
 }
 

@@ -9,11 +9,15 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
+#include "godwit/trust.h"
 #include "godwit/unique_fd.h"
+#include "transport/tls/tls_stream.h"
 
 namespace godwit {
 
@@ -21,8 +25,8 @@ namespace control {
 class ControlMessage;
 }
 
-inline constexpr uint16_t kControlProtocolVersion = 1;
-inline constexpr size_t kControlPrefaceBytes = 8;  // "GODWIT", be16 version
+inline constexpr uint8_t kControlProtocolVersion = 1;
+inline constexpr size_t kControlPrefaceBytes = 8;  // "GODWIT", trust, version
 inline constexpr size_t kLanePrefaceBytes = 28;    // "GODWITLN", session id, be16 generation, lane
 inline constexpr size_t kSessionIdBytes = 16;
 inline constexpr size_t kControlMessageBytesMax = 64 * 1024;
@@ -32,14 +36,16 @@ inline constexpr std::chrono::milliseconds kProbeInterval{5};
 inline constexpr uint64_t kProbesNeeded = 3;
 inline constexpr size_t kProbesKept = 5;
 
-std::array<char, kControlPrefaceBytes> ControlPreface();
+std::array<char, kControlPrefaceBytes> ControlPreface(TrustKind trust = TrustKind::kPlain);
 // `generation` counts how often that lane was made before.
 std::array<char, kLanePrefaceBytes> LanePreface(const std::string& session_id, uint16_t lane,
                                                 uint16_t generation);
 // What the first 8 bytes of a connection are. InvalidArgument: a stranger. FailedPrecondition: a
-// peer of another version, both named.
+// peer of another version, both named. Unauthenticated: it secures its sessions in another way than
+// `ours`.
 enum class PrefaceKind { kControl, kLane };
-absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes);
+absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes,
+                                            TrustKind ours = TrustKind::kPlain);
 // REQUIRES: ClassifyPreface said kLane
 struct LaneHello {
   std::string session_id;
@@ -48,22 +54,39 @@ struct LaneHello {
 };
 LaneHello DecodeLanePreface(const std::array<char, kLanePrefaceBytes>& bytes);
 
+// Plain, or inside TLS: then nothing is sent, or believed, before the peer has proven who it is.
+//
 // Ownership: owns the socket.
 // Threads:   single-threaded.
 // Blocking:  never: Send() queues, Flush() and Receive() do what the socket takes or has now.
 // Errors:    the first is final and comes back from every later call. Unavailable: the peer is
-//            gone or silent. InvalidArgument: it sent what is no message.
+//            gone or silent. InvalidArgument: it sent what is no message. Unauthenticated: one side
+//            does not believe the other.
 class ControlChannel {
  public:
   // `peer` is for messages. Sends our preface; with `expect_preface` the peer's is read and checked
   // before the first message. (A target has read it already, to tell friend from stranger.)
   ControlChannel(UniqueFd socket, std::string peer, bool expect_preface,
-                 const Clock& clock = Clock::Steady());
+                 const Clock& clock = Clock::Steady())
+      : ControlChannel(std::move(socket), std::move(peer), expect_preface, nullptr, clock) {}
+  // The same inside `tls`, unless that is null.
+  ControlChannel(UniqueFd socket, std::string peer, bool expect_preface,
+                 std::unique_ptr<TlsStream> tls, const Clock& clock = Clock::Steady());
 
   absl::Status Send(const control::ControlMessage& message);
   absl::Status Flush();
   // The next message but Ping, or nothing now.
   absl::StatusOr<std::optional<control::ControlMessage>> Receive();
+
+  // Nothing more will be sent: the peer hears of it behind what was. Does nothing while that still
+  // waits for the socket.
+  void EndSending();
+  // Whether the peer has proven who it is. Never, of a plain channel.
+  bool authenticated() const { return tls_ != nullptr && tls_->established(); }
+  // A key that only this connection's two ends can know. REQUIRES: authenticated()
+  absl::StatusOr<TrafficKey> ExportKey(absl::string_view label, absl::string_view context) const {
+    return tls_->ExportKey(label, context);
+  }
 
   // Call at least a few times a second: sends Ping when it is due and notices a silent peer.
   absl::Status Tick();
@@ -84,7 +107,8 @@ class ControlChannel {
   Clock::Duration last_received() const { return last_received_; }
 
   int fd() const { return socket_.get(); }
-  // The peer has closed its end, and all that it sent before has come.
+  // The peer has closed its end, and all that it sent before has come. (Inside TLS it has to say
+  // so: anybody on the way can close a connection.)
   bool closed_in_order() const { return end_of_stream_ && inbox_.empty(); }
   bool wants_write() const { return !outbox_.empty(); }
   const std::string& peer() const { return peer_; }
@@ -93,13 +117,20 @@ class ControlChannel {
   absl::Status Fail(absl::Status status);
   absl::Status TakePing(uint64_t question, uint64_t answer);
   absl::Status ReadSome();
+  absl::Status TakeWire(absl::string_view bytes);
+  absl::Status TakePreface(absl::string_view& bytes);
+  absl::Status SealWaiting();
+  absl::Status PeerClosed();
 
   UniqueFd socket_;
   const std::string peer_;
   const Clock& clock_;
+  const std::unique_ptr<TlsStream> tls_;  // null: plain
   bool preface_expected_;
-  std::string inbox_;   // at most a message and a read
-  std::string outbox_;  // at most kOutboxBytesMax
+  std::string preface_;  // of the peer, so far
+  std::string inbox_;    // messages: at most one and a read
+  std::string waiting_;  // with TLS: messages that wait for the handshake
+  std::string outbox_;   // for the socket; with waiting_ at most kOutboxBytesMax
   Clock::Duration last_sent_;
   Clock::Duration last_received_;
   uint64_t probes_ = 0;  // sent
@@ -108,7 +139,7 @@ class ControlChannel {
   std::array<Clock::Duration, kProbesKept> probes_took_{};  // the last ones, in a circle
   size_t answered_ = 0;
   bool peer_closed_ = false;
-  bool end_of_stream_ = false;  // closed by FIN, not by a reset
+  bool end_of_stream_ = false;  // closed in order, not by a reset
   absl::Status status_;
 };
 

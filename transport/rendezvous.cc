@@ -19,11 +19,12 @@ constexpr std::chrono::seconds kPrefaceTimeout{5};
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Rendezvous>> Rendezvous::Listen(const TcpAddress& address, Note note,
+                                                               TrustKind trust,
                                                                const Clock& clock) {
   GODWIT_ASSIGN_OR_RETURN(UniqueFd listener, ListenTcp(address));
   GODWIT_ASSIGN_OR_RETURN(const uint16_t port, LocalPort(listener.get()));
   return std::unique_ptr<Rendezvous>(
-      new Rendezvous(std::move(listener), port, std::move(note), clock));
+      new Rendezvous(std::move(listener), port, std::move(note), trust, clock));
 }
 
 void Rendezvous::AddPollFds(std::vector<pollfd>& fds) const {
@@ -50,6 +51,13 @@ void Rendezvous::AcceptAll() {
   }
 }
 
+// Tells the peer which version we are, and what we want.
+void Rendezvous::TellOurPreface(const HalfOpen& connection) const {
+  const auto ours = ControlPreface(trust_);
+  (void)::send(connection.socket.get(), ours.data(), ours.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  ::shutdown(connection.socket.get(), SHUT_WR);
+}
+
 Rendezvous::ReadResult Rendezvous::ReadPreface(HalfOpen& connection,
                                                absl::Status& version_mismatch) {
   while (connection.bytes_have < connection.bytes_wanted) {
@@ -68,15 +76,13 @@ Rendezvous::ReadResult Rendezvous::ReadPreface(HalfOpen& connection,
     connection.bytes_have += static_cast<size_t>(got);
     if (connection.bytes_have < connection.bytes_wanted || connection.is_lane) continue;
 
-    const absl::StatusOr<PrefaceKind> kind = ClassifyPreface(connection.bytes.data());
+    const absl::StatusOr<PrefaceKind> kind = ClassifyPreface(connection.bytes.data(), trust_);
     if (absl::IsFailedPrecondition(kind.status())) {
-      // Our own preface tells the peer which version we are.
-      const auto ours = ControlPreface();
-      (void)::send(connection.socket.get(), ours.data(), ours.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-      ::shutdown(connection.socket.get(), SHUT_WR);
+      TellOurPreface(connection);
       version_mismatch = Annotate(kind.status(), absl::StrCat("peer ", connection.peer));
       return ReadResult::kGone;
     }
+    if (absl::IsUnauthenticated(kind.status())) TellOurPreface(connection);
     if (!kind.ok()) {
       note_(absl::StrCat("turned away ", connection.peer, ": ", kind.status().message()));
       return ReadResult::kGone;

@@ -40,10 +40,13 @@ class Rendezvous {
   };
   using Note = std::function<void(const std::string& line)>;
 
+  // `trust`: how control channels here are secured; who wants it otherwise is a stranger.
   static absl::StatusOr<std::unique_ptr<Rendezvous>> Listen(const TcpAddress& address, Note note,
+                                                            TrustKind trust = TrustKind::kPlain,
                                                             const Clock& clock = Clock::Steady());
 
   uint16_t port() const { return port_; }
+  int listener() const { return listener_.get(); }
   void AddPollFds(std::vector<pollfd>& fds) const;
 
   // Takes what has come; the next connection whose preface is complete, if any.
@@ -61,14 +64,20 @@ class Rendezvous {
   };
   enum class ReadResult { kMore, kComplete, kGone };
 
-  Rendezvous(UniqueFd listener, uint16_t port, Note note, const Clock& clock)
-      : listener_(std::move(listener)), port_(port), note_(std::move(note)), clock_(clock) {}
+  Rendezvous(UniqueFd listener, uint16_t port, Note note, TrustKind trust, const Clock& clock)
+      : listener_(std::move(listener)),
+        port_(port),
+        note_(std::move(note)),
+        trust_(trust),
+        clock_(clock) {}
   void AcceptAll();
+  void TellOurPreface(const HalfOpen& connection) const;
   ReadResult ReadPreface(HalfOpen& connection, absl::Status& version_mismatch);
 
   const UniqueFd listener_;
   const uint16_t port_;
   const Note note_;
+  const TrustKind trust_;
   const Clock& clock_;
   std::list<HalfOpen> half_open_;  // at most kHalfOpenMax, oldest first
 };

@@ -18,6 +18,7 @@
 #include "godwit/device.h"
 #include "godwit/statistics.h"
 #include "godwit/stream_check.h"
+#include "godwit/trust.h"
 
 namespace godwit {
 
@@ -156,6 +157,7 @@ struct SessionReport {
   absl::Status status;
   SessionOutcome outcome = SessionOutcome::kRolledBack;
   std::string peer;
+  TrustKind trust = TrustKind::kPlain;
   uint64_t bytes = 0;  // device state, all devices
   uint64_t packets = 0;
   std::chrono::nanoseconds duration{0};  // source: from Run(); target: from its peer's connection
@@ -205,6 +207,7 @@ class SessionObserver {
 
 struct SourceOptions {
   std::string to;  // "ADDR:PORT" of the target
+  TrustOptions trust;
   TransportKind transport = TransportKind::kAuto;
   // "NAME[/PORT[/GID]][,…]", as `godwit devices` names them, 8 at most; "": the best.
   std::string rdma_device;
@@ -243,6 +246,7 @@ struct SourceOptions {
 
 struct TargetOptions {
   std::string listen;  // "ADDR:PORT"; port 0 lets the kernel choose, see OnListening
+  TrustOptions trust;
   TransportKind transport = TransportKind::kAuto;  // what it accepts; kAuto: whatever it can
   // "NAME[/PORT[/GID]][,…]", as `godwit devices` names them, 8 at most; "": the best.
   std::string rdma_device;

@@ -91,13 +91,15 @@ start() {
   started[$pid]=$name
 }
 
-# start_receiver NAME ARGUMENT…: `godwit receive` on a free port of this host; its process in `pid`
+# start_receiver NAME ARGUMENT…: `godwit receive` on a free port of this host, or as --listen says; its process in `pid`
 # and its port in `port`.
 start_receiver() {
   local name=$1
   shift
   rm -f -- "$scratch/$name.port"
-  start "$name" "$GODWIT" receive --listen 127.0.0.1:0 --port-fd 9 "$@" 9> "$scratch/$name.port"
+  local listen=(--listen 127.0.0.1:0)
+  [[ " $* " != *' --listen '* ]] || listen=()
+  start "$name" "$GODWIT" receive "${listen[@]}" --port-fd 9 "$@" 9> "$scratch/$name.port"
   port=
   within 30 port_is_known "$name" || die "the receiver $name does not listen: $(text "$name.err")"
 }

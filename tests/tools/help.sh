@@ -23,23 +23,26 @@ readonly specs=('^  --device SPEC \.\.\. REQUIRED ' '^SPEC names a device:' '^  
   '^  vfio:0000:01:00\.1 ' '^  soft:size=1GiB,seed=7 ' '^  file:PATH ')
 readonly precopy=('^  --no-precopy ' '^  --downtime-limit DURATION=300ms( |$)' '^  --precopy-max-time DURATION=60s( |$)'
   '^  --precopy-max-bytes SIZE ' '^  --on-no-convergence switch\|abort=switch( |$)' '^  --fixed-downtime DURATION ' 'DURATION as in 300ms')
+readonly trust=('^  --tls-cert FILE ' '^  --tls-key FILE ' '^  --tls-ca FILE ' '^  --tls-peer-name NAME ' '^  --psk-file FILE '
+  '^  --insecure ')
 readonly json='^  --json FILE ' trace='^  --trace FILE '
 
-helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '--version' 'godwit receive --listen .*--device' \
-  'godwit send --to .*--device' "${specs[@]:1}"
+helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '^  keygen ' '--version' 'godwit receive --listen .*--psk-file' \
+  'godwit send --to .*--psk-file' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$trace" "$json"
 helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --spin-us N=0 ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \
-  '^  --reconnect-timeout DURATION=30s( |$)' '^  --resolve-timeout DURATION=60s( |$)' '^  --metrics ADDR:PORT ' "$trace" "$json"
+  "${trust[@]}" '^  --reconnect-timeout DURATION=30s( |$)' '^  --resolve-timeout DURATION=60s( |$)' '^  --metrics ADDR:PORT ' "$trace" "$json"
 helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=64 ' \
   '^  --packet-bytes SIZE=8388528( |$)' '^  --rdma-device NAME ' '^  --spin-us N=0 ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \
-  '^  --outcome-hold DURATION=90s( |$)' '^  --metrics ADDR:PORT ' "${specs[@]}" "$trace" "$json"
+  '^  --outcome-hold DURATION=90s( |$)' '^  --metrics ADDR:PORT ' "${specs[@]}" "${trust[@]}" "$trace" "$json"
+helps keygen '^  --out DIR REQUIRED ' '^  --psk ' '^  --name NAME \.\.\. '
 helps save '^  --out FILE REQUIRED ' '^  --force ' '^  --stop ' '^  --packet-bytes SIZE=1MiB ' "${specs[@]}" "$json"
 helps load '^  --in FILE REQUIRED ' '^  --check PROFILE ' "${specs[@]}" "$json"
 helps inspect '^  --as raw\|mlx5\|virtio\|mtty\|qat\|xe\|hisi\|pds\|capture' '^  --records ' "$json"
 helps devices "$json"
 
 # No option without words, and none that this test, and so docs/command.md, does not know.
-for subcommand in loopback send receive save load inspect devices; do
+for subcommand in loopback send receive save load inspect devices keygen; do
   run help "$GODWIT" "$subcommand" --help
   while IFS= read -r option; do
     grep -qF -- "$option" "${BASH_SOURCE[0]}" || fail "this test does not know $subcommand's $option"

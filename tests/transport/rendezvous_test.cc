@@ -24,7 +24,8 @@ class RendezvousTest : public testing::Test {
  protected:
   void SetUp() override {
     auto made = Rendezvous::Listen(
-        {"127.0.0.1", 0}, [this](const std::string& line) { notes_ += line + "\n"; }, clock_);
+        {"127.0.0.1", 0}, [this](const std::string& line) { notes_ += line + "\n"; },
+        TrustKind::kPlain, clock_);
     ASSERT_TRUE(made.ok()) << made.status();
     rendezvous_ = *std::move(made);
   }
