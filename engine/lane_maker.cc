@@ -6,7 +6,6 @@
 #include <array>
 
 #include "base/status_macros.h"
-#include "transport/control_channel.h"
 
 namespace godwit {
 namespace {
@@ -23,12 +22,11 @@ Clock::Duration PauseAfter(uint32_t attempts) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<LaneMaker>> LaneMaker::Make(TcpAddress address,
-                                                           std::string session_id, Made made) {
+                                                           LaneGreeting greeting, Made made) {
   GODWIT_ASSIGN_OR_RETURN(Notifier wake, Notifier::Create());
   GODWIT_ASSIGN_OR_RETURN(Notifier stop, Notifier::Create());
-  std::unique_ptr<LaneMaker> maker(new LaneMaker(std::move(address), std::move(session_id),
-                                                 std::move(made), std::move(wake),
-                                                 std::move(stop)));
+  std::unique_ptr<LaneMaker> maker(new LaneMaker(
+      std::move(address), std::move(greeting), std::move(made), std::move(wake), std::move(stop)));
   maker->thread_ = std::thread([&self = *maker] { self.Run(); });
   return maker;
 }
@@ -101,12 +99,16 @@ void LaneMaker::Sleep(Clock::Duration until) {
 absl::StatusOr<UniqueFd> LaneMaker::Connect(const Wanted& wanted) {
   GODWIT_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTcp(address_, kConnectTimeout, stop_.fd()));
   TuneLaneSocket(socket.get());
-  const auto preface =
-      LanePreface(session_id_, static_cast<uint16_t>(wanted.lane), wanted.generation);
-  GODWIT_RETURN_IF_ERROR(
-      WriteAll(socket.get(), {reinterpret_cast<const std::byte*>(preface.data()), preface.size()},
-               std::chrono::steady_clock::now() + kConnectTimeout));
+  GODWIT_RETURN_IF_ERROR(Greet(socket.get(), wanted));
   return socket;
+}
+
+absl::Status LaneMaker::Greet(int socket, const Wanted& wanted) const {
+  const auto lane = static_cast<uint16_t>(wanted.lane);
+  const Deadline deadline = std::chrono::steady_clock::now() + kConnectTimeout;
+  GODWIT_RETURN_IF_ERROR(greeting_.Announce(socket, lane, wanted.generation, deadline));
+  if (!greeting_.proves()) return absl::OkStatus();
+  return greeting_.Prove(socket, lane, wanted.generation, deadline, stop_.fd());
 }
 
 }  // namespace godwit

@@ -17,6 +17,7 @@
 #include "base/mutex.h"
 #include "base/notifier.h"
 #include "godwit/unique_fd.h"
+#include "transport/lane_proof.h"
 #include "transport/tcp/tcp_socket.h"
 
 namespace godwit {
@@ -32,7 +33,7 @@ class LaneMaker {
  public:
   using Made = std::function<void(size_t lane, uint16_t generation, UniqueFd socket)>;
 
-  static absl::StatusOr<std::unique_ptr<LaneMaker>> Make(TcpAddress address, std::string session_id,
+  static absl::StatusOr<std::unique_ptr<LaneMaker>> Make(TcpAddress address, LaneGreeting greeting,
                                                          Made made);
   ~LaneMaker();
   LaneMaker(const LaneMaker&) = delete;
@@ -49,9 +50,9 @@ class LaneMaker {
     uint32_t attempts = 0;
   };
 
-  LaneMaker(TcpAddress address, std::string session_id, Made made, Notifier wake, Notifier stop)
+  LaneMaker(TcpAddress address, LaneGreeting greeting, Made made, Notifier wake, Notifier stop)
       : address_(std::move(address)),
-        session_id_(std::move(session_id)),
+        greeting_(std::move(greeting)),
         made_(std::move(made)),
         wake_(std::move(wake)),
         stop_(std::move(stop)) {}
@@ -60,9 +61,11 @@ class LaneMaker {
   // The one that is due first, by then at the latest; or nothing.
   bool Next(Wanted& wanted, Clock::Duration& due);
   absl::StatusOr<UniqueFd> Connect(const Wanted& wanted);
+  // Says on a new connection which lane it is, and proves it where that is asked for.
+  absl::Status Greet(int socket, const Wanted& wanted) const;
 
   const TcpAddress address_;
-  const std::string session_id_;
+  const LaneGreeting greeting_;
   const Made made_;
   const Notifier wake_;
   const Notifier stop_;

@@ -281,6 +281,12 @@ void SessionBase::Linger() {
   }
 }
 
+absl::Status SessionBase::ExportKeys() {
+  if (!channel_->authenticated()) return absl::OkStatus();
+  GODWIT_ASSIGN_OR_RETURN(lane_key_, channel_->ExportKey(kLaneKeyLabel, session_id_));
+  return absl::OkStatus();
+}
+
 control::DeviceTable SessionBase::OurDeviceTable() {
   control::DeviceTable table;
   for (Device* device : devices_) {

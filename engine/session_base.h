@@ -24,6 +24,7 @@
 #include "transport/control.pb.h"
 #include "transport/control_channel.h"
 #include "transport/lane.h"
+#include "transport/lane_proof.h"
 #include "transport/verbs/verbs_lane.h"
 
 namespace godwit {
@@ -86,6 +87,10 @@ class SessionBase {
   // Waits a moment for the peer to read what was sent last and to close its end.
   void Linger();
 
+  // Of the channel that the session began on, and for as long as it lasts; nothing where it is
+  // plain. REQUIRES: session_id_, and a message has come from the peer
+  absl::Status ExportKeys();
+
   control::DeviceTable OurDeviceTable();
   // InvalidArgument unless the peer's table pairs with our devices by position.
   absl::Status CheckDeviceTable(const control::DeviceTable& theirs) const;
@@ -95,6 +100,8 @@ class SessionBase {
   std::optional<Notifier> events_;
   std::optional<Notifier> cancel_;
   std::unique_ptr<ControlChannel> channel_;
+  std::string session_id_;
+  std::optional<TrafficKey> lane_key_;
   StepLog steps_;
   StepThreads step_threads_;
   TraceSink* trace_ = nullptr;

@@ -86,6 +86,7 @@ absl::Status SourceSession::Impl::Greet() {
         absl::StrCat("the target's window of ", welcome.window_packets(), " or queue of ",
                      welcome.queue_packets(), " packets is out of bounds"));
   }
+  GODWIT_RETURN_IF_ERROR(ExportKeys());
   transport_ =
       welcome.transport() == control::TRANSPORT_VERBS ? TransportKind::kVerbs : TransportKind::kTcp;
   window_packets_ = welcome.window_packets();
@@ -140,17 +141,20 @@ absl::Status SourceSession::Impl::MakeTcpLanes() {
   message.mutable_lane_setup();
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
   GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
+  const LaneGreeting greeting(session_id_, lane_key_);
   auto sockets = std::make_shared<std::vector<UniqueFd>>();
   for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
     GODWIT_ASSIGN_OR_RETURN(UniqueFd socket,
                             ConnectTcp(address, options_.connect_timeout, cancel_->fd()));
     TuneLaneSocket(socket.get());
-    const auto preface = LanePreface(session_id_, static_cast<uint16_t>(lane), 0);
     GODWIT_RETURN_IF_ERROR(
-        WriteAll(socket.get(), {reinterpret_cast<const std::byte*>(preface.data()), preface.size()},
-                 std::chrono::steady_clock::now() + options_.connect_timeout));
+        greeting.Announce(socket.get(), static_cast<uint16_t>(lane), /*generation=*/0,
+                          std::chrono::steady_clock::now() + options_.connect_timeout));
     sockets->push_back(std::move(socket));
     KeepAlive();
+  }
+  if (greeting.proves()) {
+    GODWIT_RETURN_IF_ERROR(ProveLanes(greeting, *sockets));
   }
   lane_factory_ = [this, sockets](IoRing& ring) {
     std::vector<std::unique_ptr<Lane>> lanes;
@@ -160,6 +164,30 @@ absl::Status SourceSession::Impl::MakeTcpLanes() {
     }
     return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
   };
+  return absl::OkStatus();
+}
+
+// Each when the target asks for it, which is not before its devices are in RESUMING.
+absl::Status SourceSession::Impl::ProveLanes(const LaneGreeting& greeting,
+                                             const std::vector<UniqueFd>& sockets) {
+  const Clock::Duration deadline = Clock::Steady().Now() + options_.answer_timeout;
+  for (size_t lane = 0; lane < sockets.size(); ++lane) {
+    pollfd asked = {sockets[lane].get(), POLLIN, 0};
+    while (::poll(&asked, 1, 0) <= 0) {
+      // A target that gives up meanwhile says so on the control channel.
+      GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
+      if (message.has_value()) return OutOfTurn(*message);
+      if (Clock::Steady().Now() > deadline) {
+        return absl::DeadlineExceededError(absl::StrCat("the target did not ask lane ", lane,
+                                                        " for its proof in ",
+                                                        options_.answer_timeout.count(), " ms"));
+      }
+      GODWIT_RETURN_IF_ERROR(WaitForEvents({{sockets[lane].get(), POLLIN, 0}}));
+    }
+    GODWIT_RETURN_IF_ERROR(
+        greeting.Prove(sockets[lane].get(), static_cast<uint16_t>(lane), /*generation=*/0,
+                       std::chrono::steady_clock::now() + options_.connect_timeout, cancel_->fd()));
+  }
   return absl::OkStatus();
 }
 

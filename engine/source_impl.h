@@ -48,6 +48,7 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status ExchangeDeviceTables();
   absl::Status MakeArenaAndLanes();
   absl::Status MakeTcpLanes();
+  absl::Status ProveLanes(const LaneGreeting& greeting, const std::vector<UniqueFd>& sockets);
   absl::Status MakeVerbsLanes();
   absl::Status StartWorker();
 
@@ -105,8 +106,7 @@ class SourceSession::Impl final : public SessionBase {
   void FillReport(SessionReport& report) const;
 
   const SourceOptions options_;
-  std::unique_ptr<TlsContext> tls_;  // null: plain
-  std::string session_id_;
+  std::unique_ptr<TlsContext> tls_;                // null: plain
   TransportKind transport_ = TransportKind::kTcp;  // as agreed
   uint32_t window_packets_ = 0;
   SourceBudget budget_;

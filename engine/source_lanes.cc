@@ -115,7 +115,7 @@ absl::Status SourceSession::Impl::AskForTcpLane(uint32_t lane, uint16_t generati
     GODWIT_ASSIGN_OR_RETURN(TcpAddress address, ParseTcpAddress(options_.to));
     GODWIT_ASSIGN_OR_RETURN(
         lane_maker_,
-        LaneMaker::Make(std::move(address), session_id_,
+        LaneMaker::Make(std::move(address), LaneGreeting(session_id_, lane_key_),
                         [this](size_t made, uint16_t its_generation, UniqueFd socket) {
                           worker_->RemakeLane({made, its_generation, std::move(socket), nullptr,
                                                absl::StrCat("tcp ", options_.to)});

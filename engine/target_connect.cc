@@ -66,6 +66,8 @@ absl::Status TargetSession::Impl::WaitForPeer() {
     connected_at_ = call->came_at;
     SetPhase(SessionPhase::kConnecting);
     session_id_ = call->first.hello().session_id();
+    GODWIT_RETURN_IF_ERROR(ExportKeys());
+    if (lane_key_.has_value()) rendezvous_->RequireLaneProof(*lane_key_);
     callers_->TurnAllAway("a source has come before it");
     return Welcome(call->first.hello());
   }

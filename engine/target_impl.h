@@ -81,8 +81,7 @@ class TargetSession::Impl final : public SessionBase {
   const TargetOptions options_;
   std::unique_ptr<TlsContext> tls_;  // null: plain
   std::unique_ptr<Rendezvous> rendezvous_;
-  std::optional<TargetCallers> callers_;  // of rendezvous_
-  std::string session_id_;
+  std::optional<TargetCallers> callers_;           // of rendezvous_
   TransportKind transport_ = TransportKind::kTcp;  // as agreed
   uint32_t lane_count_ = 0;
   size_t packet_bytes_ = 0;

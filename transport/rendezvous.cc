@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -58,41 +59,80 @@ void Rendezvous::TellOurPreface(const HalfOpen& connection) const {
   ::shutdown(connection.socket.get(), SHUT_WR);
 }
 
+LaneHello Rendezvous::HalfOpen::Lane() const {
+  std::array<char, kLanePrefaceBytes> preface;
+  std::copy_n(bytes.begin(), preface.size(), preface.begin());
+  return DecodeLanePreface(preface);
+}
+
 Rendezvous::ReadResult Rendezvous::ReadPreface(HalfOpen& connection,
                                                absl::Status& version_mismatch) {
-  while (connection.bytes_have < connection.bytes_wanted) {
-    const ssize_t got = ::recv(connection.socket.get(), &connection.bytes[connection.bytes_have],
-                               connection.bytes_wanted - connection.bytes_have, MSG_DONTWAIT);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-      if (clock_.Now() < connection.deadline) return ReadResult::kMore;
-      note_(absl::StrCat("turned away ", connection.peer, ": it said too little for too long"));
-      return ReadResult::kGone;
+  while (true) {
+    while (connection.bytes_have < connection.bytes_wanted) {
+      const ssize_t got = ::recv(connection.socket.get(), &connection.bytes[connection.bytes_have],
+                                 connection.bytes_wanted - connection.bytes_have, MSG_DONTWAIT);
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        if (clock_.Now() < connection.deadline) return ReadResult::kMore;
+        note_(absl::StrCat("turned away ", connection.peer, ": it said too little for too long"));
+        return ReadResult::kGone;
+      }
+      if (got <= 0) {
+        note_(
+            absl::StrCat("turned away ", connection.peer, ": it left before saying what it wants"));
+        return ReadResult::kGone;
+      }
+      connection.bytes_have += static_cast<size_t>(got);
     }
-    if (got <= 0) {
-      note_(absl::StrCat("turned away ", connection.peer, ": it left before saying what it wants"));
-      return ReadResult::kGone;
-    }
-    connection.bytes_have += static_cast<size_t>(got);
-    if (connection.bytes_have < connection.bytes_wanted || connection.is_lane) continue;
-
-    const absl::StatusOr<PrefaceKind> kind = ClassifyPreface(connection.bytes.data(), trust_);
-    if (absl::IsFailedPrecondition(kind.status())) {
-      TellOurPreface(connection);
-      version_mismatch = Annotate(kind.status(), absl::StrCat("peer ", connection.peer));
-      return ReadResult::kGone;
-    }
-    if (absl::IsUnauthenticated(kind.status())) TellOurPreface(connection);
-    if (!kind.ok()) {
-      note_(absl::StrCat("turned away ", connection.peer, ": ", kind.status().message()));
-      return ReadResult::kGone;
-    }
-    if (*kind == PrefaceKind::kLane) {
-      connection.is_lane = true;
-      connection.bytes_wanted = kLanePrefaceBytes;
-    }
+    const ReadResult taken =
+        connection.is_lane ? TakeLane(connection) : TakePreface(connection, version_mismatch);
+    if (taken != ReadResult::kMore) return taken;
   }
-  return ReadResult::kComplete;
+}
+
+Rendezvous::ReadResult Rendezvous::TakePreface(HalfOpen& connection,
+                                               absl::Status& version_mismatch) {
+  const absl::StatusOr<PrefaceKind> kind = ClassifyPreface(connection.bytes.data(), trust_);
+  if (absl::IsFailedPrecondition(kind.status())) {
+    TellOurPreface(connection);
+    version_mismatch = Annotate(kind.status(), absl::StrCat("peer ", connection.peer));
+    return ReadResult::kGone;
+  }
+  if (absl::IsUnauthenticated(kind.status())) TellOurPreface(connection);
+  if (!kind.ok()) {
+    note_(absl::StrCat("turned away ", connection.peer, ": ", kind.status().message()));
+    return ReadResult::kGone;
+  }
+  if (*kind == PrefaceKind::kControl) return ReadResult::kComplete;
+  connection.is_lane = true;
+  connection.bytes_wanted = kLanePrefaceBytes;
+  return ReadResult::kMore;
+}
+
+Rendezvous::ReadResult Rendezvous::TakeLane(HalfOpen& connection) {
+  if (!lane_key_.has_value()) return ReadResult::kComplete;
+  if (!connection.challenge.has_value()) {
+    connection.challenge = NewLaneChallenge();
+    connection.bytes_wanted += kLaneProofBytes;
+    connection.deadline = clock_.Now() + kPrefaceTimeout;
+    // On a new connection there is room: a deadline in the past asks without waiting.
+    const absl::Status asked =
+        WriteAll(connection.socket.get(),
+                 {reinterpret_cast<const std::byte*>(connection.challenge->data()),
+                  connection.challenge->size()},
+                 Deadline());
+    if (asked.ok()) return ReadResult::kMore;
+    note_(
+        absl::StrCat("turned away ", connection.peer, ": it takes no question: ", asked.message()));
+    return ReadResult::kGone;
+  }
+  if (IsLaneProof(&connection.bytes[kLanePrefaceBytes], *lane_key_, *connection.challenge,
+                  connection.Lane())) {
+    return ReadResult::kComplete;
+  }
+  note_(absl::StrCat("turned away ", connection.peer,
+                     ": a lane that can't prove that it is of this session"));
+  return ReadResult::kGone;
 }
 
 absl::StatusOr<std::optional<Rendezvous::Arrival>> Rendezvous::Next() {
@@ -110,7 +150,7 @@ absl::StatusOr<std::optional<Rendezvous::Arrival>> Rendezvous::Next() {
       arrival->socket = std::move(connection->socket);
       arrival->peer = std::move(connection->peer);
       arrival->kind = connection->is_lane ? PrefaceKind::kLane : PrefaceKind::kControl;
-      if (connection->is_lane) arrival->lane = DecodeLanePreface(connection->bytes);
+      if (connection->is_lane) arrival->lane = connection->Lane();
     }
     connection = half_open_.erase(connection);
     if (!version_mismatch.ok()) return version_mismatch;

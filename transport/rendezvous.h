@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "godwit/unique_fd.h"
 #include "transport/control_channel.h"
+#include "transport/lane_proof.h"
 #include "transport/tcp/tcp_socket.h"
 
 namespace godwit {
@@ -49,6 +50,9 @@ class Rendezvous {
   int listener() const { return listener_.get(); }
   void AddPollFds(std::vector<pollfd>& fds) const;
 
+  // From now on a lane has to prove that it is of the session whose key this is.
+  void RequireLaneProof(const TrafficKey& key) { lane_key_ = key; }
+
   // Takes what has come; the next connection whose preface is complete, if any.
   absl::StatusOr<std::optional<Arrival>> Next();
 
@@ -57,10 +61,13 @@ class Rendezvous {
     UniqueFd socket;
     std::string peer;
     Clock::Duration deadline;
-    std::array<char, kLanePrefaceBytes> bytes;
+    std::array<char, kLanePrefaceBytes + kLaneProofBytes> bytes;
     size_t bytes_have = 0;
     size_t bytes_wanted = kControlPrefaceBytes;
     bool is_lane = false;
+    std::optional<LaneChallenge> challenge;  // of a lane that has to prove itself
+
+    LaneHello Lane() const;
   };
   enum class ReadResult { kMore, kComplete, kGone };
 
@@ -72,6 +79,9 @@ class Rendezvous {
         clock_(clock) {}
   void AcceptAll();
   void TellOurPreface(const HalfOpen& connection) const;
+  // What to do with a connection that has said as much as it was to say.
+  ReadResult TakePreface(HalfOpen& connection, absl::Status& version_mismatch);
+  ReadResult TakeLane(HalfOpen& connection);
   ReadResult ReadPreface(HalfOpen& connection, absl::Status& version_mismatch);
 
   const UniqueFd listener_;
@@ -79,6 +89,7 @@ class Rendezvous {
   const Note note_;
   const TrustKind trust_;
   const Clock& clock_;
+  std::optional<TrafficKey> lane_key_;
   std::list<HalfOpen> half_open_;  // at most kHalfOpenMax, oldest first
 };
 

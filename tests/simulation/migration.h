@@ -43,6 +43,9 @@ struct MigrationPlan {
 
 std::string Describe(const MigrationPlan& plan);
 
+// A file in memory with a pre-shared key, for as long as the process lives.
+const std::string& PskFile();
+
 // Mistakes to be made on purpose, to see that they are found.
 enum class Mistake {
   kNone,

@@ -1,11 +1,16 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <iterator>
 
+#include "base/check.h"
 #include "base/units.h"
 #include "tests/simulation/migration.h"
+#include "transport/lane_proof.h"
 #include "vfio/soft_options.h"
 
 namespace godwit::simulation {
@@ -99,7 +104,6 @@ void PickOptions(Random& random, MigrationPlan& plan) {
       random.OneIn(8) ? OnNoConvergence::kAbort : OnNoConvergence::kSwitch;
   TargetOptions& target = plan.target;
   target.listen = "0.0.0.0:7471";
-  source.trust.insecure = target.trust.insecure = true;  // nobody else is on that network
   target.transport = TransportKind::kTcp;
   target.arena_bytes = random.OneIn(4) ? 1 : 2 * kMiB;
 }
@@ -115,6 +119,15 @@ void PickNetwork(Random& random, NetworkPlan& network) {
   network.bytes_per_second_min = uint64_t{1} << random.Between(20, 30);
   network.bytes_per_second_max = network.bytes_per_second_min * random.Between(1, 16);
   network.buffer_bytes = (uint64_t{64} << random.Below(5)) * kKiB;
+}
+
+void PickTrust(Random& random, MigrationPlan& plan) {
+  if (!random.OneIn(3)) {
+    plan.source.trust.insecure = plan.target.trust.insecure = true;  // nobody else is there
+    return;
+  }
+  plan.source.trust.psk_file = plan.target.trust.psk_file = PskFile();
+  plan.network.lane_proof_bytes = kLaneProofBytes;
 }
 
 // When something goes wrong: anywhere in the calm run or a little later, or while nobody runs,
@@ -181,12 +194,24 @@ void PickTrouble(Random& random, const MigrationResult& calm, MigrationPlan& pla
 
 }  // namespace
 
+const std::string& PskFile() {
+  static const auto* const path = [] {
+    const int fd = ::memfd_create("a pre-shared key", 0);
+    const std::string key = absl::StrCat(std::string(64, '5'), "\n");
+    GODWIT_CHECK(fd >= 0 && ::fchmod(fd, 0600) == 0 &&
+                 ::write(fd, key.data(), key.size()) == static_cast<ssize_t>(key.size()));
+    return new std::string(absl::StrCat("/proc/self/fd/", fd));
+  }();
+  return *path;
+}
+
 MigrationPlan CalmPlanOf(uint64_t seed) {
   Random random(2 * seed + 1);
   MigrationPlan plan;
   PickDevices(random, plan);
   PickOptions(random, plan);
   PickNetwork(random, plan.network);
+  PickTrust(random, plan);
   return plan;
 }
 
@@ -208,7 +233,8 @@ std::string Describe(const MigrationPlan& plan) {
   }
   absl::StrAppend(&text, "  ", plan.source.lanes, " lanes, packets of ", plan.source.packet_bytes,
                   " bytes, arenas of ", plan.source.arena_bytes, " and ", plan.target.arena_bytes,
-                  plan.source.pre_copy ? ", with" : ", without", " pre-copy\n");
+                  plan.source.pre_copy ? ", with" : ", without", " pre-copy, ",
+                  TrustKindName(plan.source.trust.kind()), "\n");
   const NetworkPlan& network = plan.network;
   absl::StrAppend(&text, "  latency ", network.latency_min.count(), " to ",
                   network.latency_max.count(), " ns, jitter to ", network.jitter_max.count(),

@@ -140,13 +140,16 @@ void Network::PassThroughFaults(Connection& connection, Pipe& pipe, std::string 
   for (size_t at = 0; at < bytes.size();) {
     size_t wanted = pipe.frame_bytes;
     if (wanted == 0) {
-      wanted = connection.is_lane ? 4 : pipe.frame.size() < 8 ? 8 : kLanePrefaceBytes;
+      wanted = connection.is_lane        ? 4
+               : connection.is_announced ? plan_.lane_proof_bytes
+               : pipe.frame.size() < 8   ? 8
+                                         : kLanePrefaceBytes;
     }
     const size_t take = std::min(wanted - pipe.frame.size(), bytes.size() - at);
     pipe.frame.append(bytes, at, take);
     at += take;
     if (pipe.frame.size() < wanted) continue;
-    if (!connection.is_lane && wanted == 8) {
+    if (!connection.is_lane && !connection.is_announced && wanted == 8) {
       connection.is_control = ClassifyPreface(pipe.frame.data()).value_or(PrefaceKind::kControl) ==
                               PrefaceKind::kControl;
       if (!connection.is_control) continue;
@@ -154,7 +157,8 @@ void Network::PassThroughFaults(Connection& connection, Pipe& pipe, std::string 
       return Push(connection, pipe, Mark::kBytes, std::exchange(pipe.frame, {}));
     }
     if (!connection.is_lane) {
-      connection.is_lane = true;
+      connection.is_lane = connection.is_announced || plan_.lane_proof_bytes == 0;
+      connection.is_announced = true;
       Push(connection, pipe, Mark::kBytes, std::exchange(pipe.frame, {}));
       continue;
     }

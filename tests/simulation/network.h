@@ -33,7 +33,8 @@ struct NetworkPlan {
   };
   std::vector<Partition> partitions;  // nothing arrives meanwhile; nothing is lost
   FrameFault frame_fault = FrameFault::kNone;
-  uint64_t faulty_frame = 0;  // counted over all lanes
+  uint64_t faulty_frame = 0;    // counted over all lanes
+  size_t lane_proof_bytes = 0;  // what a lane has to say between its preface and its frames
 };
 
 // Sockets have the numbers of real file descriptors (of eventfds), so that closing and fcntl(2)
@@ -99,6 +100,7 @@ class Network {
     bool broken = false;
     bool silent = false;  // a host of it is dead
     // Where it was looked at, for a fault.
+    bool is_announced = false;  // as a lane that has to prove itself
     bool is_lane = false;
     bool is_control = false;
   };

@@ -132,7 +132,8 @@ absl::Status Unfinished(absl::StatusCode code, absl::string_view why, size_t don
 
 // What ReadExactly and WriteAll share: `move(done)` is recv or send of what is left.
 template <typename Move>
-absl::Status MoveAll(int socket, size_t bytes, short events, Deadline deadline, Move move) {
+absl::Status MoveAll(int socket, size_t bytes, short events, Deadline deadline, int cancel_fd,
+                     Move move) {
   size_t done_bytes = 0;
   while (done_bytes < bytes) {
     const ssize_t moved = move(done_bytes);
@@ -142,8 +143,9 @@ absl::Status MoveAll(int socket, size_t bytes, short events, Deadline deadline, 
       return Unfinished(absl::StatusCode::kDataLoss, "the peer closed the connection", done_bytes,
                         bytes);
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-      GODWIT_ASSIGN_OR_RETURN(const bool ready, PollUntil(socket, events, deadline));
+      GODWIT_ASSIGN_OR_RETURN(const bool ready, PollUntil(socket, events, deadline, cancel_fd));
       if (!ready) {
+        if (cancel_fd >= 0 && IsReadable(cancel_fd)) return absl::CancelledError("cancelled");
         return Unfinished(absl::StatusCode::kDeadlineExceeded, "the peer was silent for too long",
                           done_bytes, bytes);
       }
@@ -291,14 +293,15 @@ void TuneLaneSocket(int socket) {
   }
 }
 
-absl::Status ReadExactly(int socket, absl::Span<std::byte> bytes, Deadline deadline) {
-  return MoveAll(socket, bytes.size(), POLLIN, deadline, [&](size_t done_bytes) {
+absl::Status ReadExactly(int socket, absl::Span<std::byte> bytes, Deadline deadline,
+                         int cancel_fd) {
+  return MoveAll(socket, bytes.size(), POLLIN, deadline, cancel_fd, [&](size_t done_bytes) {
     return ::recv(socket, bytes.data() + done_bytes, bytes.size() - done_bytes, MSG_DONTWAIT);
   });
 }
 
 absl::Status WriteAll(int socket, absl::Span<const std::byte> bytes, Deadline deadline) {
-  return MoveAll(socket, bytes.size(), POLLOUT, deadline, [&](size_t done_bytes) {
+  return MoveAll(socket, bytes.size(), POLLOUT, deadline, -1, [&](size_t done_bytes) {
     return ::send(socket, bytes.data() + done_bytes, bytes.size() - done_bytes,
                   MSG_DONTWAIT | MSG_NOSIGNAL);
   });

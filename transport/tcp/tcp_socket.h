@@ -53,8 +53,10 @@ std::string PeerText(int socket);
 void TuneLaneSocket(int socket);
 
 // Reads or writes all of `bytes` by `deadline`, whatever the socket's mode. DeadlineExceeded and
-// DataLoss (the peer closed) say how many bytes of how many were through; else Unavailable.
-absl::Status ReadExactly(int socket, absl::Span<std::byte> bytes, Deadline deadline);
+// DataLoss (the peer closed) say how many bytes of how many were through; Cancelled: `cancel_fd`,
+// where there is one, has become readable; else Unavailable.
+absl::Status ReadExactly(int socket, absl::Span<std::byte> bytes, Deadline deadline,
+                         int cancel_fd = -1);
 absl::Status WriteAll(int socket, absl::Span<const std::byte> bytes, Deadline deadline);
 
 }  // namespace godwit
