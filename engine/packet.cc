@@ -11,12 +11,10 @@
 namespace godwit {
 namespace {
 
-// Offsets of docs/wire-format.md, section 1, in its order.
+// Offsets of docs/wire-format.md, section 1, in its order; with those in packet.h.
 constexpr size_t kMagicAt = 0;
 constexpr size_t kVersionAt = 4;
 constexpr size_t kTypeAt = 5;
-constexpr size_t kDeviceAt = 6;
-constexpr size_t kEpochAt = 8;
 constexpr size_t kPayloadBytesAt = 12;
 constexpr size_t kLaneSequenceAt = 16;
 constexpr size_t kStreamOffsetAt = 24;
@@ -24,12 +22,13 @@ constexpr size_t kCrcBeforeAt = 32;
 constexpr size_t kCrcAfterAt = 36;
 constexpr size_t kConfigCrcAt = 40;
 constexpr size_t kReservedAt = 44;
-constexpr size_t kHeaderCrcAt = 64;
+constexpr size_t kReservedBehindTagAt = 56;
 constexpr size_t kPacketVersionAt = 68;
-constexpr size_t kIndexAt = 72;
 constexpr size_t kFlagsAt = 76;
 constexpr uint64_t kStreamBytesMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
 static_assert(kFlagsAt + 4 == kFrameHeaderBytes);
+static_assert(kStreamOffsetAt == kSealedAt && kCrcAfterAt + 4 == kSealTagAt);
+static_assert(kConfigCrcAt == kSealTagAt);
 static_assert(kFrameHeaderBytes <= kHeaderRoomBytes);
 
 void Put16(std::byte* at, uint16_t value) {
@@ -60,48 +59,19 @@ uint32_t HeaderCrc(const std::byte* bytes) {
   return Crc32cExtend(crc, {bytes + kPacketVersionAt, kFrameHeaderBytes - kPacketVersionAt});
 }
 
-}  // namespace
-
-void EncodePacketHeader(const PacketHeader& header, std::byte* out) {
-  Put32(out + kMagicAt, kFrameMagic);
-  out[kVersionAt] = std::byte{kFrameVersion};
-  out[kTypeAt] = std::byte{kFrameTypeDeviceState};
-  Put16(out + kDeviceAt, header.device);
-  Put32(out + kEpochAt, header.epoch);
-  Put32(out + kPayloadBytesAt, header.payload_bytes);
-  Put64(out + kLaneSequenceAt, header.lane_sequence);
-  Put64(out + kStreamOffsetAt, header.stream_offset);
-  Put32(out + kCrcBeforeAt, header.crc_before);
-  Put32(out + kCrcAfterAt, header.crc_after);
-  Put32(out + kConfigCrcAt, header.config_crc);
-  std::memset(out + kReservedAt, 0, kHeaderCrcAt - kReservedAt);
-  Put32(out + kPacketVersionAt, kPacketVersion);
-  Put32(out + kIndexAt, header.index);
-  Put32(out + kFlagsAt, header.flags);
-  Put32(out + kHeaderCrcAt, HeaderCrc(out));
-}
-
-absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t payload_bytes) {
-  const uint32_t magic = Get32(bytes + kMagicAt);
-  if (magic != kFrameMagic) {
-    return absl::DataLossError(
-        absl::StrFormat("frame magic is 0x%08x, expected 0x%08x", magic, kFrameMagic));
-  }
-  const uint32_t header_crc = Get32(bytes + kHeaderCrcAt);
-  const uint32_t computed = HeaderCrc(bytes);
-  if (header_crc != computed) {
-    return absl::DataLossError(
-        absl::StrFormat("frame header CRC is 0x%08x, its bytes give 0x%08x", header_crc, computed));
-  }
+// All but magic and header CRC.
+absl::StatusOr<PacketHeader> DecodeFields(const std::byte* bytes, size_t payload_bytes,
+                                          bool sealed) {
   const auto version = std::to_integer<unsigned>(bytes[kVersionAt]);
   if (version != kFrameVersion) {
     return absl::InvalidArgumentError(
         absl::StrFormat("frame version is %u, this side knows %u", version, kFrameVersion));
   }
   const auto type = std::to_integer<unsigned>(bytes[kTypeAt]);
-  if (type != kFrameTypeDeviceState) {
+  const unsigned known = sealed ? kFrameTypeSealed : kFrameTypeDeviceState;
+  if (type != known) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("frame type is %u, this side knows %u", type, kFrameTypeDeviceState));
+        absl::StrFormat("frame type is %u, this side knows %u", type, known));
   }
   const uint32_t packet_version = Get32(bytes + kPacketVersionAt);
   if (packet_version != kPacketVersion) {
@@ -113,7 +83,7 @@ absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t p
     return absl::InvalidArgumentError(
         absl::StrFormat("packet flags 0x%x have a bit that this side does not know", flags));
   }
-  for (size_t at = kReservedAt; at < kHeaderCrcAt; ++at) {
+  for (size_t at = sealed ? kReservedBehindTagAt : kReservedAt; at < kHeaderCrcAt; ++at) {
     if (bytes[at] != std::byte{0}) {
       return absl::InvalidArgumentError(
           absl::StrFormat("reserved byte %u of the frame header is 0x%02x, expected 0", at,
@@ -129,9 +99,10 @@ absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t p
   header.stream_offset = Get64(bytes + kStreamOffsetAt);
   header.crc_before = Get32(bytes + kCrcBeforeAt);
   header.crc_after = Get32(bytes + kCrcAfterAt);
-  header.config_crc = Get32(bytes + kConfigCrcAt);
+  header.config_crc = sealed ? 0 : Get32(bytes + kConfigCrcAt);
   header.index = Get32(bytes + kIndexAt);
   header.flags = flags;
+  header.sealed = sealed;
   if (header.payload_bytes != payload_bytes) {
     return absl::DataLossError(absl::StrFormat("frame says %u payload bytes, its message has %u",
                                                header.payload_bytes, payload_bytes));
@@ -142,10 +113,67 @@ absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t p
   return header;
 }
 
+}  // namespace
+
+void WriteHeaderCrc(std::byte* header) { Put32(header + kHeaderCrcAt, HeaderCrc(header)); }
+
+absl::Status NextEpoch(PacketHeader& header) {
+  if (header.epoch == kEpochMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("device %u, packet %u: it was lost on its way %u times: is the network "
+                        "between the two hosts whole?",
+                        header.device, header.index, header.epoch));
+  }
+  ++header.epoch;
+  return absl::OkStatus();
+}
+
+void EncodePacketHeader(const PacketHeader& header, std::byte* out) {
+  Put32(out + kMagicAt, kFrameMagic);
+  out[kVersionAt] = std::byte{kFrameVersion};
+  out[kTypeAt] = std::byte{header.sealed ? kFrameTypeSealed : kFrameTypeDeviceState};
+  Put16(out + kDeviceAt, header.device);
+  Put32(out + kEpochAt, header.epoch);
+  Put32(out + kPayloadBytesAt, header.payload_bytes);
+  Put64(out + kLaneSequenceAt, header.lane_sequence);
+  Put64(out + kStreamOffsetAt, header.stream_offset);
+  Put32(out + kCrcBeforeAt, header.crc_before);
+  Put32(out + kCrcAfterAt, header.crc_after);
+  Put32(out + kConfigCrcAt, header.sealed ? 0 : header.config_crc);
+  std::memset(out + kReservedAt, 0, kHeaderCrcAt - kReservedAt);
+  Put32(out + kPacketVersionAt, kPacketVersion);
+  Put32(out + kIndexAt, header.index);
+  Put32(out + kFlagsAt, header.flags);
+  WriteHeaderCrc(out);
+}
+
+absl::Status CheckHeaderWhole(const std::byte* bytes) {
+  const uint32_t magic = Get32(bytes + kMagicAt);
+  if (magic != kFrameMagic) {
+    return absl::DataLossError(
+        absl::StrFormat("frame magic is 0x%08x, expected 0x%08x", magic, kFrameMagic));
+  }
+  const uint32_t header_crc = Get32(bytes + kHeaderCrcAt);
+  const uint32_t computed = HeaderCrc(bytes);
+  if (header_crc == computed) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrFormat("frame header CRC is 0x%08x, its bytes give 0x%08x", header_crc, computed));
+}
+
+absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t payload_bytes) {
+  const absl::Status whole = CheckHeaderWhole(bytes);
+  if (!whole.ok()) return whole;
+  return DecodeFields(bytes, payload_bytes, /*sealed=*/false);
+}
+
+absl::StatusOr<PacketHeader> DecodeOpenedHeader(const std::byte* bytes, size_t payload_bytes) {
+  return DecodeFields(bytes, payload_bytes, /*sealed=*/true);
+}
+
 bool PayloadMatches(const PacketHeader& header, absl::Span<const std::byte> payload) {
   if (header.is_config()) {
     return header.crc_before == header.crc_after &&
-           Crc32cExtend(kCrc32cOfNothing, payload) == header.config_crc;
+           (header.sealed || Crc32cExtend(kCrc32cOfNothing, payload) == header.config_crc);
   }
   return header.config_crc == 0 && Crc32cExtend(header.crc_before, payload) == header.crc_after;
 }

@@ -17,7 +17,18 @@ namespace godwit {
 inline constexpr uint32_t kFrameMagic = 0x47445754;  // "GDWT"
 inline constexpr uint8_t kFrameVersion = 1;
 inline constexpr uint8_t kFrameTypeDeviceState = 1;
+inline constexpr uint8_t kFrameTypeSealed = 2;  // device state, sealed: packet_seal.h
 inline constexpr size_t kFrameHeaderBytes = 80;
+inline constexpr uint32_t kEpochMax = 0xffffffff;
+
+// Offsets that a seal has to know.
+inline constexpr size_t kDeviceAt = 6;
+inline constexpr size_t kEpochAt = 8;
+inline constexpr size_t kSealedAt = 24;  // stream offset and the CRCs of the stream
+inline constexpr size_t kSealedBytes = 16;
+inline constexpr size_t kSealTagAt = 40;
+inline constexpr size_t kHeaderCrcAt = 64;
+inline constexpr size_t kIndexAt = 72;
 
 // QEMU's device-state packet (migration/vfio, multifd transfer): version, flag and invalid index.
 inline constexpr uint32_t kPacketVersion = 0;
@@ -59,18 +70,31 @@ struct PacketHeader {
   uint32_t config_crc = 0;
   uint32_t index = 0;
   uint32_t flags = 0;
+  bool sealed = false;  // then config_crc is not sent: the seal's tag takes its place
 
   bool is_config() const { return (flags & kPacketFlagConfigState) != 0; }
   friend bool operator==(const PacketHeader&, const PacketHeader&) = default;
 };
 
-// Writes the header, its own CRC included, over the kFrameHeaderBytes at `out`.
+// Writes the header, its own CRC included, over the kFrameHeaderBytes at `out`. Of a sealed packet:
+// as it is before sealing, with no tag.
 void EncodePacketHeader(const PacketHeader& header, std::byte* out);
+// Its own CRC alone, of what is there.
+void WriteHeaderCrc(std::byte* header);
+
+// For a packet that is sent again. ResourceExhausted: it has been sent so often that the next epoch
+// would be one that it had.
+absl::Status NextEpoch(PacketHeader& header);
+
+// Magic and header CRC. DataLoss: it was damaged.
+absl::Status CheckHeaderWhole(const std::byte* bytes);
 
 // Reads and checks all that can be checked without a session: magic, header CRC, versions, type,
 // flags, reserved bytes, payload_bytes == `payload_bytes` (what the message had). The error names
 // field and value: DataLoss for damage, InvalidArgument for a value out of range.
 absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t payload_bytes);
+// The same of a sealed frame that CheckHeaderWhole() has found whole before PacketSeal opened it.
+absl::StatusOr<PacketHeader> DecodeOpenedHeader(const std::byte* bytes, size_t payload_bytes);
 
 // Whether the payload is what the header's CRCs say.
 bool PayloadMatches(const PacketHeader& header, absl::Span<const std::byte> payload);

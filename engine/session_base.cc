@@ -11,6 +11,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "engine/packet_seal.h"
 #include "engine/rdma_ports.h"
 
 namespace godwit {
@@ -284,6 +285,7 @@ void SessionBase::Linger() {
 absl::Status SessionBase::ExportKeys() {
   if (!channel_->authenticated()) return absl::OkStatus();
   GODWIT_ASSIGN_OR_RETURN(lane_key_, channel_->ExportKey(kLaneKeyLabel, session_id_));
+  GODWIT_ASSIGN_OR_RETURN(packet_key_, channel_->ExportKey(kPacketKeyLabel, session_id_));
   return absl::OkStatus();
 }
 
@@ -315,6 +317,63 @@ absl::Status SessionBase::CheckDeviceTable(const control::DeviceTable& theirs) c
                      Printable(row.name()), ") on the peer's: devices pair by position"));
   }
   return absl::OkStatus();
+}
+
+control::SealMode ToProto(SealMode mode) {
+  switch (mode) {
+    case SealMode::kAuto:
+      return control::SEAL_AUTO;
+    case SealMode::kOn:
+      return control::SEAL_ON;
+    case SealMode::kOff:
+      return control::SEAL_OFF;
+  }
+  return control::SEAL_AUTO;
+}
+
+absl::StatusOr<Sealing> AgreeOnSealing(control::SealMode source, SealMode target, bool plain,
+                                       TransportKind transport, bool off_loopback) {
+  const bool on = source == control::SEAL_ON || target == SealMode::kOn;
+  const bool off = source == control::SEAL_OFF || target == SealMode::kOff;
+  if (on && plain) {
+    return absl::InvalidArgumentError(
+        "packets can't be sealed in a plain session: give certificates or --psk-file");
+  }
+  if (on && off) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the ", target == SealMode::kOn ? "target" : "source",
+                     " wants packets to be sealed (--seal on), and the ",
+                     target == SealMode::kOn ? "source" : "target", " does not (--seal off)"));
+  }
+  if (on) return Sealing::kAllLanes;
+  if (off || plain || !off_loopback) return Sealing::kOff;
+  return transport == TransportKind::kVerbs ? Sealing::kTcpLanes : Sealing::kAllLanes;
+}
+
+control::Sealing ToProto(Sealing sealing) {
+  switch (sealing) {
+    case Sealing::kOff:
+      return control::SEALING_OFF;
+    case Sealing::kTcpLanes:
+      return control::SEALING_TCP_LANES;
+    case Sealing::kAllLanes:
+      return control::SEALING_ALL_LANES;
+  }
+  return control::SEALING_OFF;
+}
+
+absl::StatusOr<Sealing> FromProto(control::Sealing sealing) {
+  switch (sealing) {
+    case control::SEALING_OFF:
+      return Sealing::kOff;
+    case control::SEALING_TCP_LANES:
+      return Sealing::kTcpLanes;
+    case control::SEALING_ALL_LANES:
+      return Sealing::kAllLanes;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the target seals in a way that this side does not know, ", static_cast<int>(sealing)));
+  }
 }
 
 control::LaneSetup::Verbs ToProto(const VerbsEndpoint& endpoint) {

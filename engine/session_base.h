@@ -102,6 +102,8 @@ class SessionBase {
   std::unique_ptr<ControlChannel> channel_;
   std::string session_id_;
   std::optional<TrafficKey> lane_key_;
+  std::optional<TrafficKey> packet_key_;
+  Sealing sealing_ = Sealing::kOff;  // as agreed; not kOff only with a packet_key_
   StepLog steps_;
   StepThreads step_threads_;
   TraceSink* trace_ = nullptr;
@@ -122,6 +124,14 @@ class SessionBase {
   std::atomic<bool> cancelled_{false};
   std::atomic<int> cancel_fd_{-1};  // for Cancel(), which may come before MakeNotifiers()
 };
+
+control::SealMode ToProto(SealMode mode);
+// What two sides agree on that want that; `off_loopback`: an address of either is not a loopback
+// address. InvalidArgument: one wants it and the other does not, or can't.
+absl::StatusOr<Sealing> AgreeOnSealing(control::SealMode source, SealMode target, bool plain,
+                                       TransportKind transport, bool off_loopback);
+control::Sealing ToProto(Sealing sealing);
+absl::StatusOr<Sealing> FromProto(control::Sealing sealing);
 
 control::LaneSetup::Verbs ToProto(const VerbsEndpoint& endpoint);
 // InvalidArgument where a field can't be what it says.

@@ -70,6 +70,7 @@ absl::Status SourceSession::Impl::Greet() {
   if (options_.transport != TransportKind::kVerbs) hello.add_transports(control::TRANSPORT_TCP);
   hello.set_lanes(options_.lanes);
   hello.set_packet_bytes(options_.packet_bytes);
+  hello.set_seal(ToProto(options_.trust.seal));
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
 
   GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
@@ -87,12 +88,26 @@ absl::Status SourceSession::Impl::Greet() {
                      welcome.queue_packets(), " packets is out of bounds"));
   }
   GODWIT_RETURN_IF_ERROR(ExportKeys());
+  GODWIT_RETURN_IF_ERROR(TakeSealing(welcome.sealing()));
   transport_ =
       welcome.transport() == control::TRANSPORT_VERBS ? TransportKind::kVerbs : TransportKind::kTcp;
   window_packets_ = welcome.window_packets();
   lane_limits_ = {kFrameHeaderBytes, PayloadBytesMax(options_.packet_bytes),
                   welcome.queue_packets()};
   return absl::OkStatus();
+}
+
+// The target says what it comes to; but no target talks a source out of what that has asked for.
+absl::Status SourceSession::Impl::TakeSealing(control::Sealing sealing) {
+  GODWIT_ASSIGN_OR_RETURN(sealing_, FromProto(sealing));
+  const SealMode ours = options_.trust.seal;
+  const bool as_asked = (ours != SealMode::kOn || sealing_ == Sealing::kAllLanes) &&
+                        (ours != SealMode::kOff || sealing_ == Sealing::kOff) &&
+                        (packet_key_.has_value() || sealing_ == Sealing::kOff);
+  if (as_asked) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the target would have packets sealed \"",
+                                                 SealingName(sealing_),
+                                                 "\", which is not what was asked for"));
 }
 
 absl::Status SourceSession::Impl::ExchangeDeviceTables() {
@@ -223,6 +238,7 @@ absl::Status SourceSession::Impl::StartWorker() {
   queue_pair_attempts_.resize(options_.lanes);
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));
   worker_->SetTrace(trace_);
+  GODWIT_RETURN_IF_ERROR(worker_->SetSealing(sealing_, packet_key_));
   GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
   step_threads_.Start();
   for (uint32_t i = 0; i < options_.lanes; ++i) observer_.OnLane({i, /*up=*/true, {}});

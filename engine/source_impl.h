@@ -43,6 +43,7 @@ class SourceSession::Impl final : public SessionBase {
  private:
   absl::Status Check() const;
   absl::Status Connect();
+  absl::Status TakeSealing(control::Sealing sealing);
   absl::Status MakeChannel(std::chrono::milliseconds timeout);
   absl::Status Greet();
   absl::Status ExchangeDeviceTables();

@@ -182,7 +182,7 @@ void SourceWorker::LoseLane(size_t lane, absl::Status why) {
   slot.up = false;
   CloseLane(lane);
   while (!slot.unreceipted.empty()) {
-    SendAgain(slot.unreceipted.Pop());
+    SendAgain(lane, slot.unreceipted.Pop());
     ++slot.freed_packets;
   }
   lane_counters_[lane].queue_depth.store(0, std::memory_order_relaxed);

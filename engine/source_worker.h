@@ -211,7 +211,8 @@ class SourceWorker final : public WorkerBase {
   void NoteWaits();
   void NoteReceiptDue(size_t lane, bool progress);
   void CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes);
-  void SendAgain(Packet packet);
+  void SendAgain(size_t lane, Packet packet);
+  absl::StatusOr<Packet> TakeAgain();
   void TraceReturn(size_t lane, const Sent& sent);
   void TakeLaneOrders() ABSL_EXCLUSIVE_LOCKS_REQUIRED(orders_mutex_);
   void BringUpLanes();
@@ -220,7 +221,7 @@ class SourceWorker final : public WorkerBase {
   void NoteCompletion();
   void CloseStreams();
   // The next packet that may go out: what a dead lane had, then devices in turn; or nothing.
-  std::optional<Packet> NextPacket();
+  absl::StatusOr<std::optional<Packet>> NextPacket();
   bool MayTake(DeviceSlot& device);
   // The lane with the fewest packets under way, or -1 when all are full.
   int PickLane() const;
@@ -230,7 +231,11 @@ class SourceWorker final : public WorkerBase {
   std::vector<DeviceSlot> devices_;
   std::vector<LaneSlot> lane_slots_;
   size_t next_device_ = 0;
-  FixedQueue<Packet> again_;        // what dead lanes had, to be sent again
+  struct Again {
+    size_t lane = 0;  // that it was on
+    Packet packet;
+  };
+  FixedQueue<Again> again_;         // what dead lanes had, to be sent again
   std::vector<NewLane> new_lanes_;  // whose places are not free yet
   LaneEvents lane_events_;
 

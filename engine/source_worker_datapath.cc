@@ -134,8 +134,8 @@ bool SourceWorker::MayTake(DeviceSlot& device) {
   return next_index < uint64_t{device.loaded_packets} + limits_.window_packets;
 }
 
-std::optional<Packet> SourceWorker::NextPacket() {
-  if (!again_.empty()) return again_.Pop();
+absl::StatusOr<std::optional<Packet>> SourceWorker::NextPacket() {
+  if (!again_.empty()) return TakeAgain();
   for (size_t tried = 0; tried < devices_.size(); ++tried) {
     DeviceSlot& device = devices_[next_device_];
     next_device_ = (next_device_ + 1) % devices_.size();
@@ -167,12 +167,15 @@ int SourceWorker::PickLane() const {
 absl::StatusOr<bool> SourceWorker::SendPackets() {
   bool worked = false;
   for (int lane = PickLane(); lane >= 0; lane = PickLane()) {
-    std::optional<Packet> packet = NextPacket();
+    GODWIT_ASSIGN_OR_RETURN(std::optional<Packet> packet, NextPacket());
     if (!packet.has_value()) break;
     const auto at = static_cast<size_t>(lane);
     LaneSlot& slot = lane_slots_[at];
     packet->header.lane_sequence = LaneCount(slot.generation, slot.sent_packets);
+    PacketSeal* const seal = SealOf(at);
+    packet->header.sealed = seal != nullptr;
     EncodePacketHeader(packet->header, packet->buffer.header(kFrameHeaderBytes));
+    if (seal != nullptr) seal->Seal(static_cast<uint16_t>(at), packet->buffer);
 
     const size_t payload_bytes = packet->buffer.payload_bytes();
     CountSent(at, packet->header, payload_bytes);
@@ -180,7 +183,7 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet->buffer, 1));
     if (taken == 0) {
       // The queue has room (under_way() says so), so the lane is broken.
-      SendAgain(*std::move(packet));  // and counted already
+      SendAgain(at, *std::move(packet));  // and counted already
       if (lanes()[at]->status().ok()) {
         return absl::InternalError(
             absl::StrCat("lane ", lane, " takes no packet and has no error"));
@@ -224,9 +227,22 @@ void SourceWorker::CountSent(size_t lane, const PacketHeader& header, size_t pay
 }
 
 // To be sent again, on whichever lane.
-void SourceWorker::SendAgain(Packet packet) {
-  ++packet.header.epoch;
-  again_.Push(std::move(packet));
+void SourceWorker::SendAgain(size_t lane, Packet packet) { again_.Push({lane, std::move(packet)}); }
+
+// Its buffer holds what went out, sealed or not; what goes out next has another epoch.
+absl::StatusOr<Packet> SourceWorker::TakeAgain() {
+  Again again = again_.Pop();
+  Packet& packet = again.packet;
+  if (packet.header.sealed) {
+    const absl::Status opened = seal().Open(static_cast<uint16_t>(again.lane), packet.buffer);
+    if (!opened.ok()) {
+      return absl::InternalError(
+          absl::StrCat("packet ", packet.header.index, " of device ", names_[packet.header.device],
+                       " has changed in this host's memory since it was sealed"));
+    }
+  }
+  GODWIT_RETURN_IF_ERROR(NextEpoch(packet.header));
+  return std::move(packet);
 }
 
 bool SourceWorker::CollectSent() {
@@ -246,7 +262,7 @@ bool SourceWorker::CollectSent() {
           slot.unreceipted.Push(std::move(packet));
         } else {
           ++slot.freed_packets;
-          SendAgain(std::move(packet));
+          SendAgain(i, std::move(packet));
         }
       }
     }

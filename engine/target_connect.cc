@@ -100,6 +100,9 @@ absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
   }
   GODWIT_RETURN_IF_ERROR(CheckAskedFor(hello, options_));
   GODWIT_ASSIGN_OR_RETURN(transport_, ChooseTransport(hello));
+  GODWIT_ASSIGN_OR_RETURN(
+      sealing_, AgreeOnSealing(hello.seal(), options_.trust.seal, !packet_key_.has_value(),
+                               transport_, !IsOnLoopback(channel_->fd())));
   lane_count_ = hello.lanes();
   packet_bytes_ = hello.packet_bytes();
   const bool verbs = transport_ == TransportKind::kVerbs;
@@ -114,6 +117,7 @@ absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
   welcome.set_software(SoftwareName());
   welcome.set_window_packets(budget_.window_packets);
   welcome.set_queue_packets(budget_.queue_packets);
+  welcome.set_sealing(ToProto(sealing_));
   welcome.set_transport(verbs ? control::TRANSPORT_VERBS : control::TRANSPORT_TCP);
   return channel_->Send(message);
 }
@@ -166,6 +170,7 @@ absl::Status TargetSession::Impl::MakeLanes() {
   GODWIT_ASSIGN_OR_RETURN(worker_,
                           TargetWorker::Make(std::move(windows), limits, *arena_, events()));
   worker_->SetTrace(trace_);
+  GODWIT_RETURN_IF_ERROR(worker_->SetSealing(sealing_, packet_key_));
   GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
   for (size_t i = 0; i < devices_.size(); ++i) {
     loaders_.push_back(std::make_unique<Loader>(

@@ -165,8 +165,7 @@ absl::StatusOr<bool> TargetWorker::ReceiveFrom(size_t lane) {
 absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   LaneSlot& slot = lane_slots_[lane];
   const absl::Span<const std::byte> payload = buffer.payload_span();
-  GODWIT_ASSIGN_OR_RETURN(const PacketHeader header,
-                          DecodePacketHeader(buffer.header(kFrameHeaderBytes), payload.size()));
+  GODWIT_ASSIGN_OR_RETURN(const PacketHeader header, OpenAndDecode(lane, buffer));
   GODWIT_RETURN_IF_ERROR(CheckPacket(header, payload, {limits_.packet_bytes, windows_.size()},
                                      LaneCount(slot.generation, slot.received_packets)));
   const absl::Status inserted = windows_[header.device]->Insert(Packet{std::move(buffer), header});
@@ -181,6 +180,16 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   counters.bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
   if (again) counters.duplicates.fetch_add(1, std::memory_order_relaxed);
   return absl::OkStatus();
+}
+
+// Of a sealed frame nothing is believed before its seal has opened.
+absl::StatusOr<PacketHeader> TargetWorker::OpenAndDecode(size_t lane, const Buffer& buffer) {
+  const std::byte* const header = buffer.header(kFrameHeaderBytes);
+  PacketSeal* const seal = SealOf(lane);
+  if (seal == nullptr) return DecodePacketHeader(header, buffer.payload_bytes());
+  GODWIT_RETURN_IF_ERROR(CheckHeaderWhole(header));
+  GODWIT_RETURN_IF_ERROR(seal->Open(static_cast<uint16_t>(lane), buffer));
+  return DecodeOpenedHeader(header, buffer.payload_bytes());
 }
 
 void TargetWorker::TraceArrival(size_t lane, const PacketHeader& header) {

@@ -9,6 +9,7 @@
 
 #include "base/mutex.h"
 #include "engine/lane_events.h"
+#include "engine/packet.h"
 #include "engine/reorder_window.h"
 #include "engine/worker_base.h"
 #include "godwit/session.h"
@@ -76,6 +77,7 @@ class TargetWorker final : public WorkerBase {
   absl::Status FeedLane(size_t at);
   absl::StatusOr<bool> ReceiveFrom(size_t lane);
   absl::Status Accept(size_t lane, Buffer buffer);
+  absl::StatusOr<PacketHeader> OpenAndDecode(size_t lane, const Buffer& buffer);
   void TraceArrival(size_t lane, const PacketHeader& header);
   void CheckLanes();
   bool StreamsComplete() const;

@@ -26,6 +26,13 @@ void DrainLane(Lane& lane) {
 
 WorkerBase::~WorkerBase() { GODWIT_CHECK(!thread_.joinable()); }
 
+absl::Status WorkerBase::SetSealing(Sealing sealing, const std::optional<TrafficKey>& key) {
+  if (sealing == Sealing::kOff) return absl::OkStatus();
+  GODWIT_ASSIGN_OR_RETURN(seal_, PacketSeal::Make(*key));
+  sealing_ = sealing;
+  return absl::OkStatus();
+}
+
 absl::Status WorkerBase::Start(LaneFactory factory) {
   auto started = std::make_shared<std::promise<absl::Status>>();
   std::future<absl::Status> result = started->get_future();

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,7 +18,9 @@
 #include "base/io_ring.h"
 #include "base/notifier.h"
 #include "engine/fd_watch.h"
+#include "engine/packet_seal.h"
 #include "godwit/statistics.h"
+#include "godwit/trust.h"
 #include "transport/lane.h"
 
 namespace godwit {
@@ -40,6 +43,9 @@ class WorkerBase {
 
   // Before Start(): where the spans of its work go; null: nowhere.
   void SetTrace(TraceSink* trace) { trace_ = trace; }
+  // Before Start(): which lanes' packets are sealed, and with what key. REQUIRES: there is a key,
+  // or `sealing` is kOff
+  absl::Status SetSealing(Sealing sealing, const std::optional<TrafficKey>& key);
   absl::Status Start(LaneFactory factory);
   // REQUIRES: called before the derived class's members go.
   void Stop();
@@ -75,6 +81,16 @@ class WorkerBase {
   // Puts `lane` in its place. REQUIRES: LaneGone(at)
   void ReplaceLane(size_t at, std::unique_ptr<Lane> lane);
 
+  // What the packets on that lane are sealed with; null: nothing. Both sides have the same kind of
+  // lane there.
+  PacketSeal* SealOf(size_t lane) const {
+    const bool sealed = sealing_ == Sealing::kAllLanes ||
+                        (sealing_ == Sealing::kTcpLanes && lanes_[lane]->is_tcp());
+    return sealed ? seal_.get() : nullptr;
+  }
+  // For packets that were sealed, whatever lane they are on now. REQUIRES: some lane is
+  PacketSeal& seal() const { return *seal_; }
+
   IoRing& ring() { return *ring_; }
   std::vector<std::unique_ptr<Lane>>& lanes() { return lanes_; }
   Arena& arena() { return arena_; }
@@ -95,6 +111,8 @@ class WorkerBase {
   const Notifier inbox_;
   const Notifier& events_;
   TraceSink* trace_ = nullptr;
+  Sealing sealing_ = Sealing::kOff;
+  std::unique_ptr<PacketSeal> seal_;  // the worker's thread only
 
   // The worker's thread only.
   std::unique_ptr<IoRing> ring_;

@@ -280,6 +280,13 @@ void AddDevices(CLI::App& app, std::vector<std::string>& devices) {
       ->allow_extra_args(false);
 }
 
+SealMode SealModeOf(const std::string& name) {
+  if (name == "auto") return SealMode::kAuto;
+  if (name == "on") return SealMode::kOn;
+  if (name == "off") return SealMode::kOff;
+  throw CLI::ValidationError("--seal", absl::StrCat("'", name, "' is not on, off or auto"));
+}
+
 void AddTrust(CLI::App& app, TrustOptions& trust, const char* about_peer_name) {
   app.add_option("--tls-cert", trust.certificate_file,
                  "TLS 1.3: this side's certificate, in PEM form, with its chain")
@@ -291,6 +298,12 @@ void AddTrust(CLI::App& app, TrustOptions& trust, const char* about_peer_name) {
   app.add_option("--psk-file", trust.psk_file,
                  "TLS 1.3 with this key, which both sides have, in place of certificates")
       ->type_name("FILE");
+  app.add_option_function<std::string>(
+         "--seal", [&trust](const std::string& name) { trust.seal = SealModeOf(name); },
+         "Seal each packet with AES-256-GCM, which needs certificates or a key: on, off or auto "
+         "(on over TCP, but not between loopback addresses)")
+      ->type_name("on|off|auto")
+      ->default_str("auto");
   app.add_flag("--insecure", trust.insecure,
                "Without TLS on other than loopback addresses: whoever is on that network can read "
                "and change the devices' state");

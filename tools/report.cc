@@ -161,6 +161,7 @@ nlohmann::json ReportJson(const SessionReport& report) {
   if (!report.status.ok()) json["error"] = std::string(report.status.message());
   json["peer"] = report.peer;
   json["trust"] = TrustKindName(report.trust);
+  json["seal"] = SealingName(report.sealing);
   json["bytes"] = report.bytes;
   json["packets"] = report.packets;
   json["out_of_order_packets"] = OutOfOrderPackets(report);

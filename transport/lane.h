@@ -77,6 +77,9 @@ class Lane {
   // stream was complete. A sending lane notices too; to send on it then is an error.
   virtual bool peer_closed() const = 0;
 
+  // A TCP connection, which whoever is on its way can read; not a queue pair.
+  virtual bool is_tcp() const { return false; }
+
   virtual const absl::Status& status() const = 0;
   // "tcp 10.0.0.1:7471", "verbs mlx5_0/1 qp 0x11": for messages.
   virtual const std::string& name() const = 0;

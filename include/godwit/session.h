@@ -158,6 +158,7 @@ struct SessionReport {
   SessionOutcome outcome = SessionOutcome::kRolledBack;
   std::string peer;
   TrustKind trust = TrustKind::kPlain;
+  Sealing sealing = Sealing::kOff;
   uint64_t bytes = 0;  // device state, all devices
   uint64_t packets = 0;
   std::chrono::nanoseconds duration{0};  // source: from Run(); target: from its peer's connection

@@ -16,6 +16,20 @@ enum class TrustKind {
 };
 absl::string_view TrustKindName(TrustKind kind);  // "plain", "certificates", "psk"
 
+// Whether packets are sealed on their way, each by itself, with AES-256-GCM.
+enum class SealMode {
+  kAuto,  // on TCP lanes, if either side's address is not a loopback address and neither says kOff
+  kOn,    // the session is refused where the peer says kOff, or where it is plain
+  kOff,
+};
+// What the two sides have agreed on.
+enum class Sealing {
+  kOff,
+  kTcpLanes,  // of a session over queue pairs: those that take the place of queue pairs
+  kAllLanes,
+};
+absl::string_view SealingName(Sealing sealing);  // "off", "tcp", "on"
+
 // Either the three files of certificates, or psk_file, or none of them: then the session is plain,
 // and refused anywhere but on loopback addresses unless `insecure` is set.
 struct TrustOptions {
@@ -28,6 +42,7 @@ struct TrustOptions {
   std::string peer_name;
   // One line: 64 to 128 hexadecimal digits. As key_file nothing that others may read.
   std::string psk_file;
+  SealMode seal = SealMode::kAuto;
   bool insecure = false;  // plain is meant, also where others can listen and speak
 
   TrustKind kind() const {

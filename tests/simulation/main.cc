@@ -53,6 +53,8 @@ struct Tally {
   uint64_t remade = 0;
   uint64_t sent_again = 0;
   uint64_t duplicates = 0;
+  uint64_t seals = 0;
+  uint64_t sealed_again = 0;
   uint64_t turns = 0;
   double simulated_s = 0;
 };
@@ -84,6 +86,8 @@ void Count(const MigrationResult& result, Tally& tally) {
   tally.remade += result.lanes_remade;
   tally.sent_again += result.packets_sent_again;
   tally.duplicates += result.duplicates;
+  tally.seals += result.seals;
+  tally.sealed_again += result.sealed_again;
   tally.turns += result.turns;
   tally.simulated_s += std::chrono::duration<double>(result.time).count();
 }
@@ -174,6 +178,9 @@ int RunAll(const Options& options) {
   std::printf("lanes: %" PRIu64 " made again, %" PRIu64 " packets sent again, %" PRIu64
               " of them had come\n",
               tally.remade, tally.sent_again, tally.duplicates);
+  std::printf("seals: %" PRIu64 ", %" PRIu64
+              " of them on packets sent again, each with a nonce of its own\n",
+              tally.seals, tally.sealed_again);
   std::printf("violations: %" PRIu64 "\n", tally.violations + crashes);
   return tally.violations + crashes == 0 ? 0 : 1;
 }

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "godwit/device.h"
 #include "tests/simulation/libc.h"
+#include "tests/simulation/seal_watch.h"
 #include "vfio/soft_options.h"
 
 namespace godwit::simulation {
@@ -253,6 +254,9 @@ class Verdict {
     if (source.has_value()) CheckSource(*source);
     if (target.has_value()) CheckTarget(*target);
     if (source.has_value() && target.has_value()) CheckBoth(*source, *target);
+    if (const std::string& repeated = SealsSoFar().repeated; !repeated.empty()) {
+      ownership_.Note(repeated);
+    }
     return ownership_.violation;
   }
 
@@ -408,7 +412,9 @@ MigrationResult Simulate(const MigrationPlan& plan, uint64_t seed, Mistake mista
   }
 
   MigrationResult result;
+  const uint64_t seals_before = SealsSoFar().seals;
   result.violation = run.scheduler.Run();
+  result.seals = SealsSoFar().seals - seals_before;
   if (result.violation.empty()) result.violation = Verdict(run).Give();
   if (run.source.report.has_value()) {
     result.source = run.source.report->outcome;
@@ -416,6 +422,7 @@ MigrationResult Simulate(const MigrationPlan& plan, uint64_t seed, Mistake mista
     for (const LaneReport& lane : run.source.report->lanes) {
       result.lanes_remade += lane.remade;
       result.packets_sent_again += lane.sent_again;
+      if (run.source.report->sealing != Sealing::kOff) result.sealed_again += lane.sent_again;
     }
   }
   if (run.target.report.has_value()) {

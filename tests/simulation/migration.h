@@ -65,6 +65,8 @@ struct MigrationResult {
   uint64_t lanes_remade = 0;
   uint64_t packets_sent_again = 0;
   uint64_t duplicates = 0;  // of them, those that had come before
+  uint64_t seals = 0;       // put on packets
+  uint64_t sealed_again = 0;
   int breaks = 0;
   bool frame_fault = false;
   Duration time{0};

@@ -128,6 +128,8 @@ void PickTrust(Random& random, MigrationPlan& plan) {
   }
   plan.source.trust.psk_file = plan.target.trust.psk_file = PskFile();
   plan.network.lane_proof_bytes = kLaneProofBytes;
+  // (Auto: on, since this is not loopback.)
+  if (random.OneIn(4)) plan.source.trust.seal = SealMode::kOff;
 }
 
 // When something goes wrong: anywhere in the calm run or a little later, or while nobody runs,
@@ -234,7 +236,8 @@ std::string Describe(const MigrationPlan& plan) {
   absl::StrAppend(&text, "  ", plan.source.lanes, " lanes, packets of ", plan.source.packet_bytes,
                   " bytes, arenas of ", plan.source.arena_bytes, " and ", plan.target.arena_bytes,
                   plan.source.pre_copy ? ", with" : ", without", " pre-copy, ",
-                  TrustKindName(plan.source.trust.kind()), "\n");
+                  TrustKindName(plan.source.trust.kind()),
+                  plan.source.trust.seal == SealMode::kOff ? ", unsealed" : "", "\n");
   const NetworkPlan& network = plan.network;
   absl::StrAppend(&text, "  latency ", network.latency_min.count(), " to ",
                   network.latency_max.count(), " ns, jitter to ", network.jitter_max.count(),

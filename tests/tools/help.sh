@@ -24,7 +24,7 @@ readonly specs=('^  --device SPEC \.\.\. REQUIRED ' '^SPEC names a device:' '^  
 readonly precopy=('^  --no-precopy ' '^  --downtime-limit DURATION=300ms( |$)' '^  --precopy-max-time DURATION=60s( |$)'
   '^  --precopy-max-bytes SIZE ' '^  --on-no-convergence switch\|abort=switch( |$)' '^  --fixed-downtime DURATION ' 'DURATION as in 300ms')
 readonly trust=('^  --tls-cert FILE ' '^  --tls-key FILE ' '^  --tls-ca FILE ' '^  --tls-peer-name NAME ' '^  --psk-file FILE '
-  '^  --insecure ')
+  '^  --seal on\|off\|auto=auto( |$)'  '^  --insecure ')
 readonly json='^  --json FILE ' trace='^  --trace FILE '
 
 helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '^  keygen ' '--version' 'godwit receive --listen .*--psk-file' \

@@ -79,6 +79,20 @@ moves "plain on loopback" plain --
 moves "certificates" certificates "${target_certificates[@]}" -- "${source_certificates[@]}"
 moves "certificates with names" certificates "${target_certificates[@]}" --tls-peer-name localhost \
   -- "${source_certificates[@]}" --tls-peer-name ::1
+for mode in on off; do
+  moves "sealed: $mode" psk "${psk[@]}" --seal "$mode" -- "${psk[@]}"
+  for side in source target; do check_json "sealed: $mode" "$side.json" /seal "$mode"; done
+done
+moves "certificates, sealed" certificates "${target_certificates[@]}" -- "${source_certificates[@]}" --seal on
+check_json "certificates, sealed" target.json /seal on
+start_receiver receive --device "$soft" "${psk[@]}" --seal off
+receiver=$pid
+run send "$GODWIT" send --to "127.0.0.1:$port" --device "$soft" --transport tcp "${psk[@]}" --seal on
+check_code "on and off" "$code" 1 send.err
+check_one_error "on and off" send.err 'the source wants packets to be sealed .*and the target does not'
+await "$receiver"
+check_code "on and off: the receiver" "$code" 1 receive.err
+check_one_error "on and off: the receiver" receive.err 'the source wants packets to be sealed'
 moves "a pre-shared key" psk "${psk[@]}" -- "${psk[@]}"
 
 # ---- Refusals: the receiver waits on, and its real peer still comes.
@@ -161,6 +175,8 @@ for side in send_refused receive_refused; do
   "$side" 2 'certificates and a pre-shared key: a session is secured by one' --device "$soft" \
     "${psk[@]}" "${source_certificates[@]}"
   "$side" 2 '--insecure asks for a plain session' --device "$soft" "${psk[@]}" --insecure
+  "$side" 2 '--seal on needs a key that only the two sides have' --device "$soft" --seal on
+  "$side" 2 "'yes' is not on, off or auto" --device "$soft" --seal yes
   "$side" 2 'there are no certificates here' --device "$soft" "${psk[@]}" --tls-peer-name x
   "$side" 1 "the pre-shared key, file $scratch/none: it can.t be read" --device "$soft" \
     --psk-file "$scratch/none"
@@ -194,6 +210,15 @@ if [[ -n $address ]]; then
   check_code "--insecure" "$code" 0 send.err
   await "$receiver"
   check_code "--insecure: receive" "$code" 0 receive.err
+  # Off loopback packets are sealed without being asked.
+  start_receiver receive --listen 0.0.0.0:0 --device "$soft" "${psk[@]}" --json "$scratch/target.json"
+  receiver=$pid
+  run send "$GODWIT" send --to "$address:$port" --device "$soft" --transport tcp "${psk[@]}" \
+    --json "$scratch/source.json"
+  check_code "off loopback" "$code" 0 send.err
+  await "$receiver"
+  check_code "off loopback: receive" "$code" 0 receive.err
+  for side in source target; do check_json "off loopback" "$side.json" /seal on; done
 else
   say "this host has no address but loopback: a source that connects to another is not tried"
 fi

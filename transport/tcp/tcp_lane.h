@@ -53,6 +53,7 @@ class TcpLane final : public Lane {
   void Close() override;
   bool quiescent() const override { return !transfer_.in_flight && !watch_.in_flight; }
   bool peer_closed() const override { return peer_closed_; }
+  bool is_tcp() const override { return true; }
   const absl::Status& status() const override { return status_; }
   const std::string& name() const override { return name_; }
 

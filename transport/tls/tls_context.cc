@@ -166,6 +166,18 @@ absl::string_view TrustKindName(TrustKind kind) {
   return "?";
 }
 
+absl::string_view SealingName(Sealing sealing) {
+  switch (sealing) {
+    case Sealing::kOff:
+      return "off";
+    case Sealing::kTcpLanes:
+      return "tcp";
+    case Sealing::kAllLanes:
+      return "on";
+  }
+  return "?";
+}
+
 absl::Status CheckTrust(const TrustOptions& trust) {
   const TrustKind kind = trust.kind();
   const int files = (trust.certificate_file.empty() ? 0 : 1) + (trust.key_file.empty() ? 0 : 1) +
@@ -184,12 +196,26 @@ absl::Status CheckTrust(const TrustOptions& trust) {
     return absl::InvalidArgumentError(
         "a peer's name is read from its certificate, and there are no certificates here");
   }
+  if (kind == TrustKind::kPlain && trust.seal == SealMode::kOn) {
+    return absl::InvalidArgumentError(
+        "--seal on needs a key that only the two sides have: give certificates or --psk-file");
+  }
   if (kind != TrustKind::kPlain && trust.insecure) {
     return absl::InvalidArgumentError(
         "--insecure asks for a plain session, and certificates or a pre-shared key for TLS: give "
         "one of them");
   }
   return absl::OkStatus();
+}
+
+bool IsOnLoopback(int socket) {
+  sockaddr_storage ours{};
+  sockaddr_storage theirs{};
+  socklen_t ours_length = sizeof(ours);
+  socklen_t theirs_length = sizeof(theirs);
+  return ::getsockname(socket, reinterpret_cast<sockaddr*>(&ours), &ours_length) == 0 &&
+         ::getpeername(socket, reinterpret_cast<sockaddr*>(&theirs), &theirs_length) == 0 &&
+         IsLoopback(ours) && IsLoopback(theirs);
 }
 
 absl::Status CheckPlainAllowed(const TrustOptions& trust, int socket, bool peer) {

@@ -51,6 +51,9 @@ class TlsContext {
 // InvalidArgument where options don't go together.
 absl::Status CheckTrust(const TrustOptions& trust);
 
+// Whether both ends of a connection are loopback addresses.
+bool IsOnLoopback(int socket);
+
 // FailedPrecondition if a plain session on this socket would not be for this host alone, and
 // nobody has asked for that by name. `peer`: look at the address of its peer, not at its own.
 absl::Status CheckPlainAllowed(const TrustOptions& trust, int socket, bool peer);
