@@ -272,6 +272,10 @@ int Main(int argc, char** argv) {
                 verbs ? TransportKind::kVerbs : TransportKind::kTcp, address, totals)) {
       return 1;
     }
+    if ((i + 1) % 20 == 0) {
+      std::printf("%d\n", i + 1);
+      std::fflush(stdout);
+    }
     if (i + 1 == kWarmUp) first = Now();
     if (after.empty()) continue;
     const std::string output = OutputOf(after);
