@@ -102,9 +102,9 @@ class Killer {
 
 extern "C" {
 
-ibv_qp* ibv_create_qp(ibv_pd* pd, ibv_qp_init_attr* attributes) {
+ibv_qp* ibv_create_qp(ibv_pd* pd, ibv_qp_init_attr* qp_init_attr) {
   static auto* const next = Next<ibv_qp*(ibv_pd*, ibv_qp_init_attr*)>("ibv_create_qp");
-  ibv_qp* const qp = next(pd, attributes);
+  ibv_qp* const qp = next(pd, qp_init_attr);
   if (qp != nullptr) Killer::Instance().Add(qp);
   return qp;
 }

@@ -184,7 +184,9 @@ struct Totals {
 bool RunOne(uint64_t seed, TransportKind transport, const std::string& address, Totals& totals) {
   Random random(seed);
   std::vector<std::string> specs;
-  for (uint64_t i = 0; i <= Below(random, 3); ++i) specs.push_back(DeviceSpec(random));
+  const uint64_t device_count = 1 + Below(random, 3);
+  specs.reserve(device_count);
+  while (specs.size() < device_count) specs.push_back(DeviceSpec(random));
   const auto sources = Open(specs, DeviceRole::kSource);
   const auto targets = Open(specs, DeviceRole::kTarget);
   TargetOptions target_options;
