@@ -183,10 +183,8 @@ struct Totals {
 
 bool RunOne(uint64_t seed, TransportKind transport, const std::string& address, Totals& totals) {
   Random random(seed);
-  std::vector<std::string> specs;
-  const uint64_t device_count = 1 + Below(random, 3);
-  specs.reserve(device_count);
-  while (specs.size() < device_count) specs.push_back(DeviceSpec(random));
+  std::vector<std::string> specs(1 + Below(random, 3));
+  for (std::string& spec : specs) spec = DeviceSpec(random);
   const auto sources = Open(specs, DeviceRole::kSource);
   const auto targets = Open(specs, DeviceRole::kTarget);
   TargetOptions target_options;
