@@ -13,7 +13,7 @@ namespace godwit {
 namespace {
 
 // A lane that was up for that long had nothing to do with the trouble before.
-constexpr std::chrono::seconds kTroubleOver{10};
+constexpr std::chrono::seconds kTroubleOver{1};
 // A target says at once what it has received, whatever its devices do.
 constexpr std::chrono::seconds kReceiptTimeout{3};
 // It says something every second.
@@ -43,6 +43,7 @@ absl::Status SourceSession::Impl::FollowLanes() {
     if (change.up) {
       ++life.remade;
       life.handed_at = Clock::Duration(0);
+      life.up_since = Clock::Steady().Now();
       continue;
     }
     last_lane_error_ = change.why;
@@ -96,12 +97,12 @@ absl::Status SourceSession::Impl::AskForLane(uint32_t lane) {
   if (life.asked == kLaneGenerationMax) return absl::OkStatus();
   ++life.asked;
   const Clock::Duration now = Clock::Steady().Now();
-  if (now - life.asked_at > kTroubleOver) life.troubles = 0;
+  const Clock::Duration up_since = std::exchange(life.up_since, Clock::Duration(0));
+  if (up_since.count() > 0 && now - up_since > kTroubleOver) life.troubles = 0;
   const Clock::Duration pause =
       life.troubles == 0 ? Clock::Duration(0)
                          : kRemakePause * (1 << std::min(life.troubles - 1, kRemakeDoublings));
   ++life.troubles;
-  life.asked_at = now;
   if (transport_ == TransportKind::kVerbs && !fell_back_) {
     queue_pair_attempts_[lane] = {life.asked, now + pause, nullptr};
     return absl::OkStatus();

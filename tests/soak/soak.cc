@@ -160,6 +160,7 @@ std::vector<std::unique_ptr<Device>> Open(const std::vector<std::string>& specs,
 
 std::vector<Device*> Pointers(const std::vector<std::unique_ptr<Device>>& devices) {
   std::vector<Device*> pointers;
+  pointers.reserve(devices.size());
   for (const auto& device : devices) pointers.push_back(device.get());
   return pointers;
 }
