@@ -27,6 +27,7 @@ int HexDigit(char c) {
 }  // namespace
 
 void Secret::Wipe() {
+  bytes_.resize(bytes_.capacity());  // what a short string was moved from is still there
   OPENSSL_cleanse(bytes_.data(), bytes_.size());
   bytes_.clear();
 }

@@ -6,6 +6,7 @@
 #include <absl/strings/string_view.h>
 
 #include <string>
+#include <utility>
 
 namespace godwit {
 
@@ -18,7 +19,7 @@ class Secret {
  public:
   explicit Secret(std::string bytes) : bytes_(std::move(bytes)) {}
   ~Secret() { Wipe(); }
-  Secret(Secret&& other) noexcept : bytes_(other.bytes_) { other.Wipe(); }
+  Secret(Secret&& other) noexcept : bytes_(std::move(other.bytes_)) { other.Wipe(); }
   Secret& operator=(Secret&&) = delete;
   absl::string_view view() const { return bytes_; }
 

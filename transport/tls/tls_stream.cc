@@ -125,6 +125,8 @@ std::string TlsStream::WhyRefused() const {
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
       return absl::StrCat("it is for ", refused_names_, ", not for ", peer_name_,
                           ": is this the right host? (--tls-peer-name says what to expect)");
+    case X509_V_ERR_INVALID_PURPOSE:
+      return absl::StrCat(why, ": its extended key usage must have serverAuth and clientAuth");
     default:
       return absl::StrCat(why, ": it must be from the CA in --tls-ca");
   }
