@@ -49,6 +49,7 @@ const SealsSeen& SealsSoFar() { return TheWatch().so_far; }
 
 }  // namespace godwit::simulation
 
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): OpenSSL calls them otherwise.
 // In front of OpenSSL's: first it is given cipher and key, then a nonce for each packet. (TLS
 // itself uses another function.)
 extern "C" int EVP_EncryptInit_ex(EVP_CIPHER_CTX* context, const EVP_CIPHER* cipher, ENGINE* engine,
@@ -63,3 +64,4 @@ extern "C" int EVP_EncryptInit_ex(EVP_CIPHER_CTX* context, const EVP_CIPHER* cip
   if (cipher == nullptr && nonce != nullptr) godwit::simulation::Note(context, nonce);
   return real(context, cipher, engine, key, nonce);
 }
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
