@@ -70,17 +70,24 @@ absl::StatusOr<std::unique_ptr<Arena>> Arena::Create(size_t buffer_count, size_t
   GODWIT_CHECK(payload_bytes_max > 0 && payload_bytes_max <= kPayloadBytesLimit);
   const size_t bytes = RoundUp(buffer_count * StrideBytes(payload_bytes_max), kHugePageBytes);
 
-  Backing backing = Backing::kHugePages;
-  // Reserves the hugepages at once, so that touching them later can't fail.
-  auto* address = static_cast<std::byte*>(Map(bytes, MAP_HUGETLB));
-  if (address == MAP_FAILED) {
-    address = MapAligned(bytes);
-    if (address == nullptr) {
-      return ErrnoStatus(errno, absl::StrCat("no memory for an arena of ", FormatBytes(bytes)));
+  if (void* const address = Map(bytes, MAP_HUGETLB); address != MAP_FAILED) {
+    const absl::Status touched = Touch(static_cast<std::byte*>(address), bytes, cancelled);
+    if (touched.ok()) {
+      return std::unique_ptr<Arena>(new Arena(static_cast<std::byte*>(address), bytes,
+                                              Backing::kHugePages, buffer_count,
+                                              payload_bytes_max));
     }
-    backing = ::madvise(address, bytes, MADV_HUGEPAGE) == 0 ? Backing::kTransparentHugePages
-                                                            : Backing::kPlainPages;
+    // They were reserved, but a cgroup's limit or a memory policy can still refuse them.
+    ::munmap(address, bytes);
+    if (absl::IsCancelled(touched)) return touched;
   }
+  std::byte* const address = MapAligned(bytes);
+  if (address == nullptr) {
+    return ErrnoStatus(errno, absl::StrCat("no memory for an arena of ", FormatBytes(bytes)));
+  }
+  const Backing backing = ::madvise(address, bytes, MADV_HUGEPAGE) == 0
+                              ? Backing::kTransparentHugePages
+                              : Backing::kPlainPages;
   if (absl::Status touched = Touch(address, bytes, cancelled); !touched.ok()) {
     ::munmap(address, bytes);
     return touched;

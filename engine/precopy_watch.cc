@@ -23,6 +23,9 @@ bool HasPoll(int fd) {
   return epoll.valid() && ::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+// What is more is no number of bytes, and must not wrap when it is added to others.
+uint64_t Believable(uint64_t bytes) { return std::min(bytes, uint64_t{1} << 61); }
+
 uint64_t Less(uint64_t from, uint64_t take) { return from - std::min(from, take); }
 
 }  // namespace
@@ -50,7 +53,8 @@ uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, ui
                         Clock::Duration now) {
   const auto dirty_since = [&](Clock::Duration then) {
     const double age_s = std::chrono::duration<double>(now - then).count();
-    return static_cast<uint64_t>(estimate.dirty_bytes_per_second * std::max(0.0, age_s));
+    return static_cast<uint64_t>(
+        std::min(estimate.dirty_bytes_per_second * std::max(0.0, age_s), 0x1p61));
   };
   const uint64_t read_since = Less(read_bytes, estimate.read_bytes_before);
   const uint64_t unread = Less(estimate.initial_bytes + estimate.dirty_bytes, read_since);
@@ -59,7 +63,7 @@ uint64_t RemainingBytes(const PrecopyEstimate& estimate, uint64_t read_bytes, ui
   const uint64_t in_stop_copy =
       Less(estimate.stop_copy_bytes.value_or(0), read_since) + dirty_since(estimate.asked_at);
   const uint64_t remaining = std::max(announced, in_stop_copy);
-  return state_bytes == 0 ? remaining : std::min(remaining, unread + state_bytes);
+  return state_bytes == 0 ? remaining : std::min(remaining, unread + Believable(state_bytes));
 }
 
 absl::StatusOr<std::unique_ptr<PrecopyWatch>> PrecopyWatch::Make(Device& device, size_t index,
@@ -154,6 +158,8 @@ absl::Status PrecopyWatch::Ask(bool dry) {
       blocked_call_.Around([this] { return device_.GetPrecopyInfo(fd_.get()); });
   if (absl::IsUnimplemented(info.status())) info = PrecopyInfo{};
   if (!info.ok()) return info.status();
+  info->initial_bytes = Believable(info->initial_bytes);
+  info->dirty_bytes = Believable(info->dirty_bytes);
   // Second, since the first can make data that is then to be read as well.
   const absl::StatusOr<uint64_t> stop_copy_bytes =
       blocked_call_.Around([this] { return device_.StopCopyBytes(); });
@@ -175,7 +181,7 @@ absl::Status PrecopyWatch::Ask(bool dry) {
     iteration.number = estimate_.asked;  // the first time that it is asked ends no round
     TakeAnswer(*info, read_bytes, asked_at_, estimate_);
     estimate_.stop_copy_bytes.reset();
-    if (stop_copy_bytes.ok()) estimate_.stop_copy_bytes = *stop_copy_bytes;
+    if (stop_copy_bytes.ok()) estimate_.stop_copy_bytes = Believable(*stop_copy_bytes);
     estimate_.exhausted = dry && info->initial_bytes == 0 && info->dirty_bytes == 0;
     // Initial bytes that are announced again (REINIT) have to be read and loaded again.
     if (info->initial_bytes > 0) {

@@ -54,14 +54,21 @@ absl::StatusOr<std::unique_ptr<VerbsLane>> RdmaPorts::MakeLane(size_t lane, uint
                                                                LaneRole role,
                                                                const LaneLimits& limits) {
   if (queue_pairs_.size() <= lane) queue_pairs_.resize(lane + 1);
+  absl::Status first_error;
   for (size_t tried = 0; tried < ports_.size(); ++tried) {
     // A lane that is made again tries the next port: its own may be why it died.
     const size_t at = (lane + generation + tried) % ports_.size();
     if (ports_[at].dead || ports_[at].down_since.count() > 0) continue;
-    GODWIT_ASSIGN_OR_RETURN(auto made, VerbsLane::Create(*ports_[at].device, role, limits));
-    queue_pairs_[lane] = {at, made->local().queue_pair_number, generation};
+    absl::StatusOr<std::unique_ptr<VerbsLane>> made =
+        VerbsLane::Create(*ports_[at].device, role, limits);
+    if (!made.ok()) {
+      if (first_error.ok()) first_error = made.status();
+      continue;
+    }
+    queue_pairs_[lane] = {at, (*made)->local().queue_pair_number, generation};
     return made;
   }
+  if (!first_error.ok()) return first_error;
   return absl::UnavailableError(
       absl::StrCat("RDMA port ", ports_[lane % ports_.size()].device->name(), " is down"));
 }

@@ -343,7 +343,8 @@ absl::StatusOr<Sealing> AgreeOnSealing(control::SealMode source, SealMode target
     return absl::InvalidArgumentError(
         absl::StrCat("the ", target == SealMode::kOn ? "target" : "source",
                      " wants packets to be sealed (--seal on), and the ",
-                     target == SealMode::kOn ? "source" : "target", " does not (--seal off)"));
+                     target == SealMode::kOn ? "source" : "target",
+                     " does not (--seal off): give both the same"));
   }
   if (on) return Sealing::kAllLanes;
   if (off || plain || !off_loopback) return Sealing::kOff;

@@ -44,6 +44,9 @@ absl::Status SourceSession::Impl::MakeChannel(std::chrono::milliseconds timeout)
   GODWIT_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTcp(address, timeout, cancel_->fd()));
   GODWIT_RETURN_IF_ERROR(Annotate(CheckPlainAllowed(options_.trust, socket.get(), /*peer=*/true),
                                   absl::StrCat("connecting to ", options_.to)));
+  // Lanes go where the control channel has gone, whatever the name stands for by then.
+  const absl::StatusOr<TcpAddress> there = ParseTcpAddress(PeerText(socket.get()));
+  lane_address_ = there.ok() ? *there : address;
   std::unique_ptr<TlsStream> tls;
   if (tls_ != nullptr) {
     // (A zone is this host's word for where an address is, and in no certificate.)
@@ -71,6 +74,7 @@ absl::Status SourceSession::Impl::Greet() {
   hello.set_lanes(options_.lanes);
   hello.set_packet_bytes(options_.packet_bytes);
   hello.set_seal(ToProto(options_.trust.seal));
+  hello.set_off_loopback(!IsOnLoopback(channel_->fd()));
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
 
   GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
@@ -155,12 +159,11 @@ absl::Status SourceSession::Impl::MakeTcpLanes() {
   control::ControlMessage message;
   message.mutable_lane_setup();
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
-  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
   const LaneGreeting greeting(session_id_, lane_key_);
   auto sockets = std::make_shared<std::vector<UniqueFd>>();
   for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
     GODWIT_ASSIGN_OR_RETURN(UniqueFd socket,
-                            ConnectTcp(address, options_.connect_timeout, cancel_->fd()));
+                            ConnectTcp(lane_address_, options_.connect_timeout, cancel_->fd()));
     TuneLaneSocket(socket.get());
     GODWIT_RETURN_IF_ERROR(
         greeting.Announce(socket.get(), static_cast<uint16_t>(lane), /*generation=*/0,

@@ -25,6 +25,7 @@
 #include "engine/source_worker.h"
 #include "engine/switchover.h"
 #include "godwit/session.h"
+#include "transport/tcp/tcp_socket.h"
 #include "transport/tls/tls_context.h"
 
 namespace godwit {
@@ -138,6 +139,7 @@ class SourceSession::Impl final : public SessionBase {
   std::vector<QueuePairAttempt> queue_pair_attempts_;  // by lane
   absl::Status last_lane_error_;
   Clock::Duration no_lanes_since_{0};      // 0: there is one
+  TcpAddress lane_address_;                // the control channel's, in numbers
   std::unique_ptr<LaneMaker> lane_maker_;  // once there was need; goes before the worker
 
   // Pre-copy. By position; null where the device has none.

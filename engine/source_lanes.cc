@@ -47,10 +47,10 @@ absl::Status SourceSession::Impl::FollowLanes() {
       continue;
     }
     last_lane_error_ = change.why;
-    // Else its successor is under way.
-    if (change.generation == life.asked) GODWIT_RETURN_IF_ERROR(AskForLane(change.lane));
+    if (change.generation != life.asked) continue;  // its successor is under way
+    life.handed_at = Clock::Duration(0);
+    GODWIT_RETURN_IF_ERROR(AskForLane(change.lane));
   }
-  GODWIT_RETURN_IF_ERROR(OfferQueuePairs());
   DropSilentLanes();
   const Clock::Duration now = Clock::Steady().Now();
   const auto is_up = [now](const LaneLife& life) {
@@ -58,7 +58,7 @@ absl::Status SourceSession::Impl::FollowLanes() {
   };
   if (std::any_of(lane_lives_.begin(), lane_lives_.end(), is_up)) {
     no_lanes_since_ = Clock::Duration(0);
-    return absl::OkStatus();
+    return OfferQueuePairs();
   }
   if (no_lanes_since_.count() == 0) {
     no_lanes_since_ = now;
@@ -113,10 +113,9 @@ absl::Status SourceSession::Impl::AskForLane(uint32_t lane) {
 absl::Status SourceSession::Impl::AskForTcpLane(uint32_t lane, uint16_t generation,
                                                 Clock::Duration pause) {
   if (lane_maker_ == nullptr) {
-    GODWIT_ASSIGN_OR_RETURN(TcpAddress address, ParseTcpAddress(options_.to));
     GODWIT_ASSIGN_OR_RETURN(
         lane_maker_,
-        LaneMaker::Make(std::move(address), LaneGreeting(session_id_, lane_key_),
+        LaneMaker::Make(lane_address_, LaneGreeting(session_id_, lane_key_),
                         [this](size_t made, uint16_t its_generation, UniqueFd socket) {
                           worker_->RemakeLane({made, its_generation, std::move(socket), nullptr,
                                                absl::StrCat("tcp ", options_.to)});
@@ -132,6 +131,7 @@ absl::Status SourceSession::Impl::FallBackToTcp() {
   fell_back_ = true;
   StopMakingLanes();
   for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
+    lane_lives_[lane].troubles = 0;  // they were queue pairs'
     GODWIT_RETURN_IF_ERROR(AskForLane(lane));
   }
   return absl::OkStatus();
@@ -154,6 +154,7 @@ absl::StatusOr<bool> SourceSession::Impl::TakeFlow(const control::ControlMessage
   }
   if (message.has_lane_remade()) {
     GODWIT_RETURN_IF_ERROR(TakeRemade(message.lane_remade()));
+    KeepAlive();  // it may have waited for an address
     return true;
   }
   if (!message.has_lane_down()) return false;

@@ -196,6 +196,7 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
 
 // A blocked call of a driver's must not let the peer think that we are gone.
 absl::Status SourceSession::Impl::StopWatches() {
+  if (watches_.empty()) return absl::OkStatus();  // nor is there a worker yet, perhaps
   return step_threads_.ForEach(
       [this](size_t i) {
         if (i >= watches_.size() || watches_[i] == nullptr) return absl::OkStatus();

@@ -138,9 +138,20 @@ void SourceWorker::TakeLaneOrders() {
       new_lanes_.push_back(std::move(made));
     } else if (made.generation == lane_slots_[made.lane].generation) {
       LoseLane(made.lane, std::move(order.drop));
+    } else if (ForgetNewLane(made.lane, made.generation)) {
+      lane_events_.Add({static_cast<uint32_t>(made.lane), made.generation, /*up=*/false,
+                        Annotate(order.drop, absl::StrCat("lane ", made.lane))});
+      events().Notify();
     }
   }
   lane_orders_.clear();
+}
+
+// One that died before it was put in its place. False: there is none.
+bool SourceWorker::ForgetNewLane(size_t lane, uint16_t generation) {
+  return std::erase_if(new_lanes_, [&](const NewLane& made) {
+           return made.lane == lane && made.generation == generation;
+         }) > 0;
 }
 
 // A lane that is made again takes the old one's place when that has given back its buffers.

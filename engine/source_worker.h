@@ -215,6 +215,7 @@ class SourceWorker final : public WorkerBase {
   absl::StatusOr<Packet> TakeAgain();
   void TraceReturn(size_t lane, const Sent& sent);
   void TakeLaneOrders() ABSL_EXCLUSIVE_LOCKS_REQUIRED(orders_mutex_);
+  bool ForgetNewLane(size_t lane, uint16_t generation);
   void BringUpLanes();
   void LoseLane(size_t lane, absl::Status why);
   void CheckLanes();

@@ -102,7 +102,7 @@ absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
   GODWIT_ASSIGN_OR_RETURN(transport_, ChooseTransport(hello));
   GODWIT_ASSIGN_OR_RETURN(
       sealing_, AgreeOnSealing(hello.seal(), options_.trust.seal, !packet_key_.has_value(),
-                               transport_, !IsOnLoopback(channel_->fd())));
+                               transport_, hello.off_loopback() || !IsOnLoopback(channel_->fd())));
   lane_count_ = hello.lanes();
   packet_bytes_ = hello.packet_bytes();
   const bool verbs = transport_ == TransportKind::kVerbs;
@@ -197,6 +197,14 @@ absl::Status TargetSession::Impl::AcceptTcpLanes() {
   auto names = std::make_shared<std::vector<std::string>>(lane_count_);
   const Clock::Duration deadline = Clock::Steady().Now() + kLanesTimeout;
   for (uint32_t accepted = 0; accepted < lane_count_;) {
+    // In each round: strangers may come faster than they are turned away.
+    KeepAlive();
+    GODWIT_RETURN_IF_ERROR(CheckCancelled());
+    if (Clock::Steady().Now() > deadline) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("only ", accepted, " of ", lane_count_,
+                       " lanes have come from the source in 8 s: is a firewall between?"));
+    }
     // Here another version's preface comes from a stranger: the real peer is in the session.
     auto arrival = rendezvous_->Next();
     if (!arrival.ok()) {
@@ -204,11 +212,6 @@ absl::Status TargetSession::Impl::AcceptTcpLanes() {
       continue;
     }
     if (!arrival->has_value()) {
-      if (Clock::Steady().Now() > deadline) {
-        return absl::DeadlineExceededError(
-            absl::StrCat("only ", accepted, " of ", lane_count_,
-                         " lanes have come from the source in 8 s: is a firewall between?"));
-      }
       // A source that gives up meanwhile says so on the control channel.
       GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
       if (message.has_value()) return OutOfTurn(*message);

@@ -170,6 +170,7 @@ absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
 
 // Not bounded: a driver's call that is under way lasts as long as it lasts.
 void TargetSession::Impl::StopLoaders() {
+  if (loaders_.empty()) return;
   for (auto& loader : loaders_) loader->AskToStop();
   (void)step_threads_.ForEach(
       [this](size_t i) {

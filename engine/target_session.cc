@@ -12,6 +12,11 @@
 #include "engine/target_limits.h"
 
 namespace godwit {
+namespace {
+
+constexpr size_t kArrivalsARound = 16;
+
+}  // namespace
 
 absl::Status TargetSession::Impl::Load() {
   while (!AllLoaded()) {
@@ -20,6 +25,12 @@ absl::Status TargetSession::Impl::Load() {
       if (TakeStopping(*message)) continue;
       GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeRemakeLane(*message));
       if (!taken) return OutOfTurn(*message);
+      // Each may have waited for a second for an address that nobody answers for, and there may be
+      // as many as lanes.
+      KeepAlive();
+      GODWIT_RETURN_IF_ERROR(CheckCancelled());
+      GODWIT_RETURN_IF_ERROR(FollowLanes());
+      GODWIT_RETURN_IF_ERROR(SendReceipts());
       continue;
     }
     GODWIT_RETURN_IF_ERROR(LoaderFailure());
@@ -43,7 +54,8 @@ absl::Status TargetSession::Impl::Load() {
 
 // Takes lanes that the source has made again, and tells of those that came and went.
 absl::Status TargetSession::Impl::FollowLanes() {
-  while (true) {
+  // Not all of them: who connects faster than they are turned away must not keep the session.
+  for (size_t heard = 0; heard < kArrivalsARound; ++heard) {
     auto arrival = rendezvous_->Next();
     if (!arrival.ok()) {
       observer_.OnNote(absl::StrCat("turned away ", arrival.status().message()));
