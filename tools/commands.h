@@ -112,6 +112,11 @@ struct DevicesCommand {
 };
 ExitCode RunDevices(const DevicesCommand& command);
 
+struct DoctorCommand {
+  std::string json;
+};
+ExitCode RunDoctor(const DoctorCommand& command);
+
 }  // namespace godwit
 
 #endif  // GODWIT_TOOLS_COMMANDS_H_

@@ -318,7 +318,7 @@ int Main(int argc, char** argv) {
 
   CLI::App app{
       "Moves the state of VFIO devices (NIC functions, GPUs, accelerators) from one host to\n"
-      "another while their virtual machine stands still, over RDMA or TCP.\n\n"
+      "another while their virtual machine hardly stops, over RDMA or TCP.\n\n"
       "Once:                godwit keygen --psk --out keys, and copy keys/psk to both hosts\n"
       "On the target host:  godwit receive --listen 0.0.0.0:7471 --psk-file psk \\\n"
       "                       --device vfio:0000:01:00.1\n"
@@ -484,6 +484,15 @@ int Main(int argc, char** argv) {
   AddJson(devices_app, devices.json);
   devices_app.footer("Exit code: 0 done, whether there are any or not; 1 failed; 2 wrong usage.");
 
+  DoctorCommand doctor;
+  CLI::App& doctor_app = *app.add_subcommand(
+      "doctor", "Check whether this host is fit to move devices, and say what would make it so");
+  AddJson(doctor_app, doctor.json);
+  doctor_app.footer(
+      "A line a check: good; advice, where it could be better; missing, where something can't "
+      "work. "
+      "Exit\ncode: 0 nothing is missing; 1 something is, or it failed; 2 wrong usage.");
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -497,6 +506,7 @@ int Main(int argc, char** argv) {
   if (load_app.parsed()) return RunLoad(load);
   if (inspect_app.parsed()) return RunInspect(inspect);
   if (keygen_app.parsed()) return RunKeygen(keygen);
+  if (doctor_app.parsed()) return RunDoctor(doctor);
   return RunDevices(devices);
 }
 

@@ -27,7 +27,7 @@ readonly trust=('^  --tls-cert FILE ' '^  --tls-key FILE ' '^  --tls-ca FILE ' '
   '^  --seal on\|off\|auto=auto( |$)'  '^  --insecure ')
 readonly json='^  --json FILE ' trace='^  --trace FILE '
 
-helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '^  keygen ' '--version' 'godwit receive --listen .*--psk-file' \
+helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '^  doctor ' '^  keygen ' '--version' 'godwit receive --listen .*--psk-file' \
   'godwit send --to .*--psk-file' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$trace" "$json"
 helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --spin-us N=0 ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \

@@ -51,6 +51,15 @@ fields 'JSON of inspect' records.json cut.json raw.json wrong.json
 ends 0 devices devices
 "$JSON_FIELDS" --some "$DOCUMENT" '### JSON of devices' "$scratch/devices.json" || fail "devices (above)"
 
+# ---- The doctor, whatever it finds here.
+run doctor "$GODWIT" doctor --json "$scratch/doctor.json"
+((code <= 1)) || fail "godwit doctor: exit code $code"
+fields 'JSON of doctor' doctor.json
+[[ $(grep -cE '^(good|advice|missing) ' "$scratch/doctor.out") == 12 ]] || fail "godwit doctor: $(text doctor.out)"
+[[ $(grep -cE '^ +-> ' "$scratch/doctor.out") == $(grep -cE '^(advice|missing) ' "$scratch/doctor.out") ]] \
+  || fail "godwit doctor: advice where none is due, or none where it is: $(text doctor.out)"
+[[ $code == "$(grep -qE '^missing ' "$scratch/doctor.out" && echo 1 || echo 0)" ]] || fail "godwit doctor: exit code $code"
+
 # ---- That a difference shows.
 differs() {
   local what=$1 said=$2
