@@ -1,6 +1,7 @@
 // godwit keygen.
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -78,13 +79,15 @@ std::string PskUse(const std::string& out) {
                       "  godwit send … --psk-file psk\n");
 }
 
-std::string CertificateUse(const std::string& out) {
+std::string CertificateUse(const std::string& out, const std::vector<std::string>& names) {
   return absl::StrCat(
       "made ", out, "/ca.pem, source.pem, target.pem and their .key files, valid for ", kDays,
       " days\n"
       "  on the target  godwit receive … --tls-cert target.pem --tls-key target.key --tls-ca "
       "ca.pem\n"
       "  on the source  godwit send … --tls-cert source.pem --tls-key source.key --tls-ca ca.pem\n"
+      "their names: ",
+      absl::StrJoin(names, ", "), "; send --to has to use one of them\n",
       "ca.key belongs on neither host: whoever has it can be anybody here\n");
 }
 
@@ -102,7 +105,8 @@ ExitCode RunKeygen(const KeygenCommand& command) {
     LogError(written);
     return kExitFailed;
   }
-  std::fputs((command.psk ? PskUse(command.out) : CertificateUse(command.out)).c_str(), stdout);
+  std::fputs((command.psk ? PskUse(command.out) : CertificateUse(command.out, names)).c_str(),
+             stdout);
   return kExitDone;
 }
 

@@ -35,6 +35,15 @@ uint64_t OutOfOrderPackets(const SessionReport& report) {
   return packets;
 }
 
+// Of a session that is not plain.
+std::string TrustText(const SessionReport& report) {
+  if (report.trust == TrustKind::kPlain) return "";
+  const char* const sealed = report.sealing == Sealing::kAllLanes   ? "packets sealed"
+                             : report.sealing == Sealing::kTcpLanes ? "packets of TCP lanes sealed"
+                                                                    : "packets not sealed";
+  return absl::StrCat("  trust      ", TrustKindName(report.trust), ", ", sealed, "\n");
+}
+
 std::string LanesText(const SessionReport& report) {
   uint64_t total = 0;
   for (const LaneReport& lane : report.lanes) total += lane.bytes;
@@ -238,10 +247,12 @@ std::string ReportText(const SessionReport& report) {
       "  time       %.3f s in all, %.3f s of it downtime\n"
       "%s"
       "  packets    %u, of which %u arrived out of order\n"
-      "  lanes      %s\n",
+      "  lanes      %s\n"
+      "%s",
       report.devices.size(), report.devices.size() == 1 ? "" : "s", FormatBytes(report.bytes),
       ThroughputGibPerSecond(report), seconds, Milliseconds(report.downtime) / 1000,
-      PrecopyText(report), report.packets, OutOfOrderPackets(report), LanesText(report));
+      PrecopyText(report), report.packets, OutOfOrderPackets(report), LanesText(report),
+      TrustText(report));
   text += LaneLossText(report);
   for (const DeviceReport& device : report.devices) {
     absl::StrAppendFormat(

@@ -86,9 +86,13 @@ absl::StatusOr<PrefaceKind> ClassifyPreface(const char* first_8_bytes, TrustKind
   const auto trust = static_cast<unsigned char>(bytes[6]);
   const auto version = static_cast<unsigned char>(bytes[7]);
   if (version != kControlProtocolVersion || trust > static_cast<unsigned>(TrustKind::kPsk)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "it speaks Godwit protocol version ", unsigned{trust} << 8 | version, ", this side speaks ",
-        kControlProtocolVersion, ": install the same Godwit on both hosts"));
+    // Of a kind of trust that is not known, all that can be said is both bytes.
+    const unsigned theirs = trust > static_cast<unsigned>(TrustKind::kPsk)
+                                ? unsigned{trust} << 8 | version
+                                : unsigned{version};
+    return absl::FailedPreconditionError(
+        absl::StrCat("it speaks Godwit protocol version ", theirs, ", this side speaks ",
+                     kControlProtocolVersion, ": install the same Godwit on both hosts"));
   }
   if (trust != static_cast<unsigned>(ours)) {
     return absl::UnauthenticatedError(

@@ -124,7 +124,8 @@ std::string TlsStream::WhyRefused() const {
     case X509_V_ERR_HOSTNAME_MISMATCH:
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
       return absl::StrCat("it is for ", refused_names_, ", not for ", peer_name_,
-                          ": is this the right host? (--tls-peer-name says what to expect)");
+                          ": is this the right host? (--tls-peer-name says what to expect, `godwit "
+                          "keygen --name` makes one for a name)");
     case X509_V_ERR_INVALID_PURPOSE:
       return absl::StrCat(why, ": its extended key usage must have serverAuth and clientAuth");
     default:
