@@ -313,6 +313,9 @@ class TargetSession {
   SessionReport Run();
   // As Run(), on a thread of its own, which calls `done` last.
   void Start(std::function<void(const SessionReport& report)> done);
+  // Resets the devices, unless the source has committed. Where contact with the source is lost and
+  // it may have, the session stays all the same, for up to outcome_hold, to tell it; a further
+  // Cancel() ends that (docs/handover.md, T4 and T13).
   void Cancel();
   SessionProgress progress() const;
   SessionStatistics statistics() const;

@@ -109,10 +109,11 @@ class Watcher final : public SessionObserver {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait_for(lock, kEndWait, [this] { return report_.has_value() || noted_; });
   }
-  SessionReport AwaitReport() {
+  // What has come of it, if it ends within kEndWait.
+  std::optional<SessionReport> Report() {
     std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return report_.has_value(); });
-    return *report_;
+    changed_.wait_for(lock, kEndWait, [this] { return report_.has_value(); });
+    return report_;
   }
 
  private:
@@ -220,8 +221,12 @@ SessionReport Drive(Session& session, Watcher& watcher, Peer& peer, FuzzInput& i
   for (size_t step = 0; step < kStepsMax && !input.empty(); ++step) peer.Take(input);
   peer.Leave();
   watcher.AwaitEndOrNote();
-  session.Cancel();
-  return watcher.AwaitReport();
+  // More than once: a target that has lost its source after Loaded holds the outcome for it, and a
+  // source that has committed asks for it, until they are cancelled again.
+  for (;;) {
+    session.Cancel();
+    if (const auto report = watcher.Report(); report.has_value()) return *report;
+  }
 }
 
 void TryTarget(FuzzInput& input) {
