@@ -286,7 +286,16 @@ absl::Status SessionBase::ExportKeys() {
   if (!channel_->authenticated()) return absl::OkStatus();
   GODWIT_ASSIGN_OR_RETURN(lane_key_, channel_->ExportKey(kLaneKeyLabel, session_id_));
   GODWIT_ASSIGN_OR_RETURN(packet_key_, channel_->ExportKey(kPacketKeyLabel, session_id_));
+  GODWIT_ASSIGN_OR_RETURN(handover_key_, channel_->ExportKey(kHandoverKeyLabel, session_id_));
   return absl::OkStatus();
+}
+
+std::string SessionBase::HandoverProof(HandoverWord word) const {
+  return handover_key_.has_value() ? ProveHandover(*handover_key_, word) : "";
+}
+
+bool SessionBase::IsPeersWord(HandoverWord word, absl::string_view proof) const {
+  return !handover_key_.has_value() || IsHandoverProof(proof, *handover_key_, word);
 }
 
 control::DeviceTable SessionBase::OurDeviceTable() {

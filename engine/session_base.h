@@ -20,6 +20,7 @@
 #include "base/notifier.h"
 #include "engine/blocked_call.h"
 #include "engine/device_steps.h"
+#include "engine/handover_proof.h"
 #include "godwit/session.h"
 #include "transport/control.pb.h"
 #include "transport/control_channel.h"
@@ -90,6 +91,10 @@ class SessionBase {
   // Of the channel that the session began on, and for as long as it lasts; nothing where it is
   // plain. REQUIRES: session_id_, and a message has come from the peer
   absl::Status ExportKeys();
+  // To go with a message that decides who runs the devices; "" in a plain session.
+  std::string HandoverProof(HandoverWord word) const;
+  // Whether it comes from the session's own peer; in a plain session whoever sends it is believed.
+  bool IsPeersWord(HandoverWord word, absl::string_view proof) const;
 
   control::DeviceTable OurDeviceTable();
   // InvalidArgument unless the peer's table pairs with our devices by position.
@@ -103,6 +108,7 @@ class SessionBase {
   std::string session_id_;
   std::optional<TrafficKey> lane_key_;
   std::optional<TrafficKey> packet_key_;
+  std::optional<TrafficKey> handover_key_;
   Sealing sealing_ = Sealing::kOff;  // as agreed; not kOff only with a packet_key_
   StepLog steps_;
   StepThreads step_threads_;

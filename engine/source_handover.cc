@@ -50,6 +50,7 @@ absl::Status SourceSession::Impl::HandOver() {
 absl::Status SourceSession::Impl::SendCommit() {
   control::ControlMessage message;
   message.mutable_commit()->set_session_id(session_id_);
+  message.mutable_commit()->set_proof(HandoverProof(HandoverWord::kCommit));
   return channel_->Send(message);
 }
 
@@ -57,6 +58,14 @@ void SourceSession::Impl::SendForget() {
   control::ControlMessage message;
   message.mutable_forget();
   (void)channel_->Send(message);  // a target that doesn't hear it forgets after a while
+}
+
+// False only for an answer that somebody else gives: on a new connection any host that is believed
+// could, and with RolledBack make the source run what runs at the target.
+bool SourceSession::Impl::IsTargetsAnswer(const control::ControlMessage& answer) const {
+  if (answer.has_done()) return IsPeersWord(HandoverWord::kDone, answer.done().proof());
+  if (!answer.has_rolled_back()) return true;
+  return IsPeersWord(HandoverWord::kRolledBack, answer.rolled_back().proof());
 }
 
 // What became of the devices at the target. OK: they run there. With target_rolled_back_: they
@@ -67,6 +76,11 @@ absl::Status SourceSession::Impl::AwaitOutcome(Clock::Duration deadline) {
     // a broken channel it is asked again, on a new one.
     GODWIT_ASSIGN_OR_RETURN(const std::optional<control::ControlMessage> answer, Receive());
     if (answer.has_value()) {
+      if (!IsTargetsAnswer(*answer)) {
+        return absl::UnauthenticatedError(absl::StrCat(
+            "peer ", channel_->peer(),
+            " says how it ended, but does not prove that it is the target of this session"));
+      }
       if (answer->has_done()) return absl::OkStatus();
       if (answer->has_rolled_back()) {
         target_rolled_back_ = true;

@@ -94,6 +94,7 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status HandOver();
   absl::Status SendCommit();
   void SendForget();
+  bool IsTargetsAnswer(const control::ControlMessage& answer) const;
   absl::Status AwaitOutcome(Clock::Duration deadline);
   absl::Status Resolve(absl::Status why, Clock::Duration deadline);
   void NoteLateCancel();

@@ -24,7 +24,7 @@ absl::Status TargetSession::Impl::HandOver() {
   }
   done_at_ = Clock::Steady().Now();
   control::ControlMessage done;
-  done.mutable_done();
+  done.mutable_done()->set_proof(HandoverProof(HandoverWord::kDone));
   if (channel_ != nullptr && !channel_->Send(done).ok()) channel_.reset();
   Answer(done);
   return started;
@@ -86,7 +86,8 @@ std::unique_ptr<ControlChannel> TargetSession::Impl::NextCommitter() {
     }
     if (!call->has_value()) return nullptr;
     const control::ControlMessage& first = (*call)->first;
-    if (first.has_commit() && first.commit().session_id() == session_id_) {
+    if (first.has_commit() && first.commit().session_id() == session_id_ &&
+        IsPeersWord(HandoverWord::kCommit, first.commit().proof())) {
       return std::move((*call)->channel);
     }
     callers_->TurnAway(*(*call)->channel, "it is not the source of this session");
@@ -160,6 +161,7 @@ absl::Status TargetSession::Impl::EndWithoutDevices(absl::Status why) {
   if (may_have_committed) {
     control::ControlMessage message;
     message.mutable_rolled_back()->set_reason(Printable(why.message()));
+    message.mutable_rolled_back()->set_proof(HandoverProof(HandoverWord::kRolledBack));
     if (committed_ && channel_ != nullptr && !channel_->Send(message).ok()) channel_.reset();
     Answer(message);
   } else {

@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -20,6 +22,9 @@
 #include "godwit/unique_fd.h"
 #include "tests/engine/wire_image.h"
 #include "transport/control.pb.h"
+#include "transport/control_channel.h"
+#include "transport/lane_proof.h"
+#include "transport/tls/tls_context.h"
 
 namespace godwit {
 
@@ -65,16 +70,45 @@ class RawChannel {
  public:
   RawChannel() = default;
   explicit RawChannel(UniqueFd socket) : socket_(std::move(socket)) {}
+  // Inside TLS, which is Godwit's own, prefaces included. Null: not.
+  RawChannel(UniqueFd socket, std::unique_ptr<TlsStream> tls) {
+    if (tls == nullptr) {
+      socket_ = std::move(socket);
+    } else {
+      tls_ = std::make_unique<ControlChannel>(std::move(socket), "the other side",
+                                              /*expect_preface=*/true, std::move(tls));
+    }
+  }
 
-  int fd() const { return socket_.get(); }
-  void Hang() { socket_.Reset(); }
-  void SayPreface() { Say(fd(), kRawPreface); }
-  void HearPreface() { EXPECT_EQ(Hear(fd(), 8), kRawPreface); }
-  void Send(const control::ControlMessage& message) { SendRaw(message.SerializeAsString()); }
+  int fd() const { return tls_ != nullptr ? tls_->fd() : socket_.get(); }
+  // REQUIRES: inside TLS, and a message has come.
+  TrafficKey Key(absl::string_view label, absl::string_view context) const {
+    return tls_->ExportKey(label, context).value();
+  }
+  void Hang() {
+    socket_.Reset();
+    tls_.reset();
+  }
+  void SayPreface() {
+    if (tls_ == nullptr) Say(fd(), kRawPreface);
+  }
+  void HearPreface() {
+    if (tls_ == nullptr) {
+      EXPECT_EQ(Hear(fd(), 8), kRawPreface);
+    }
+  }
+  void Send(const control::ControlMessage& message) {
+    if (tls_ != nullptr) {
+      (void)tls_->Send(message);
+    } else {
+      SendRaw(message.SerializeAsString());
+    }
+  }
   void SendRaw(const std::string& body) { Say(fd(), wire::BigEndian(body.size(), 4) + body); }
 
   // The next message but Ping, or nothing when the peer hangs up.
   std::optional<control::ControlMessage> Receive() {
+    if (tls_ != nullptr) return ReceiveInTls();
     while (true) {
       KeepAliveUntilReadable();
       const std::string length = Hear(fd(), 4);
@@ -112,14 +146,32 @@ class RawChannel {
     while (::poll(&readable, 1, 1000) == 0) Send(ping);
   }
 
+  std::optional<control::ControlMessage> ReceiveInTls() {
+    while (true) {
+      auto message = tls_->Receive();
+      if (!message.ok()) return std::nullopt;
+      if (message->has_value()) return *std::move(message);
+      const int writable = tls_->wants_write() ? POLLOUT : 0;
+      pollfd ready = {fd(), static_cast<short>(POLLIN | writable), 0};
+      ::poll(&ready, 1, 1000);
+      if (!tls_->Tick().ok()) return std::nullopt;
+    }
+  }
+
   UniqueFd socket_;
+  std::unique_ptr<ControlChannel> tls_;
 };
 
 // A source up to any step of docs/wire-format.md, section 4.
 struct RawSource {
-  explicit RawSource(uint16_t its_port) : port(its_port), channel(ConnectTo(its_port)) {}
+  explicit RawSource(uint16_t its_port, const TlsContext* its_tls = nullptr)
+      : port(its_port),
+        tls(its_tls),
+        channel(ConnectTo(its_port),
+                tls == nullptr ? nullptr : tls->NewStream(/*peer_name=*/"").value()) {}
 
   uint16_t port;
+  const TlsContext* tls;  // null: plain
   RawChannel channel;
   std::string session_id = "0123456789abcdef";
   uint32_t lane_count = 1;
@@ -177,9 +229,17 @@ struct RawSource {
     for (uint32_t lane = 0; lane < lane_count; ++lane) {
       lanes.push_back(ConnectTo(port));
       Say(lanes.back().get(), LanePreface(static_cast<uint16_t>(lane)));
+      if (tls != nullptr) ProveLane(lane);
     }
     const auto answer = channel.Receive();
     return answer.has_value() && answer->has_lane_setup();
+  }
+  void ProveLane(uint32_t lane) {
+    const LaneGreeting greeting(session_id, channel.Key(kLaneKeyLabel, session_id));
+    const absl::Status proven =
+        greeting.Prove(lanes[lane].get(), static_cast<uint16_t>(lane), /*generation=*/0,
+                       std::chrono::steady_clock::now() + std::chrono::seconds(10));
+    EXPECT_TRUE(proven.ok()) << proven;
   }
   void SendFrame(size_t lane, const wire::Frame& frame) {
     Say(lanes[lane].get(), wire::WithLength(wire::Encode(frame)));

@@ -43,12 +43,16 @@ struct RawTarget {
 
   UniqueFd Accept() { return UniqueFd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)); }
 
+  RawChannel AcceptChannel() {
+    return {Accept(), tls == nullptr ? nullptr : tls->NewStream(/*peer_name=*/"").value()};
+  }
   void Greet() {
-    channel = RawChannel(Accept());
+    channel = AcceptChannel();
     channel.SayPreface();
     channel.HearPreface();
     const auto hello = channel.Receive();
     EXPECT_TRUE(hello.has_value() && hello->has_hello());
+    if (hello.has_value()) session_id = hello->hello().session_id();
     channel.Send(welcome);
   }
   void AnswerTable() {
@@ -62,6 +66,13 @@ struct RawTarget {
     const std::string preface = Hear(lane.get(), 28);
     EXPECT_EQ(preface.substr(0, 8), "GODWITLN");
     EXPECT_EQ(preface.substr(24), wire::BigEndian(0, 4));
+    if (tls != nullptr) {
+      const LaneChallenge challenge = NewLaneChallenge();
+      Say(lane.get(), {challenge.data(), challenge.size()});
+      EXPECT_TRUE(IsLaneProof(Hear(lane.get(), kLaneProofBytes).data(),
+                              channel.Key(kLaneKeyLabel, session_id), challenge,
+                              {session_id, 0, 0}));
+    }
     channel.Send(setup);
   }
   // Up to step 6: the source's frames are on their way.
@@ -76,7 +87,9 @@ struct RawTarget {
     EXPECT_TRUE(stopping.has_value() && stopping->has_stopping());
     const auto commit = channel.Receive();
     EXPECT_TRUE(commit.has_value() && commit->has_commit());
-    if (commit.has_value()) session_id = commit->commit().session_id();
+    if (commit.has_value()) {
+      EXPECT_EQ(commit->commit().session_id(), session_id);
+    }
   }
   std::string HearFrame() {
     const std::string length = Hear(lane.get(), 4);
@@ -120,19 +133,22 @@ struct RawTarget {
   control::ControlMessage welcome;
   control::ControlMessage table;
   control::ControlMessage setup;
-  std::string session_id;  // from Commit
+  const TlsContext* tls = nullptr;  // null: plain
+  std::string session_id;           // from Hello
 };
 
 // Runs a real source against what `target` does on a thread of its own.
-inline SessionReport RunSource(
-    const Devices& devices, RawTarget& target, const std::function<void(RawTarget&)>& act,
-    std::chrono::milliseconds resolve_timeout = std::chrono::seconds(60)) {
+inline SessionReport RunSource(const Devices& devices, RawTarget& target,
+                               const std::function<void(RawTarget&)>& act,
+                               std::chrono::milliseconds resolve_timeout = std::chrono::seconds(60),
+                               const TrustOptions& trust = {}) {
   const Watchdog watchdog("a source and its bad target");
   std::thread thread([&] { act(target); });
   SourceOptions options = SourceOptionsFor(target.port);
   options.lanes = 1;
   options.packet_bytes = 8;
   options.resolve_timeout = resolve_timeout;
+  options.trust = trust;
   RecordingObserver observer;
   SourceSession session(options, devices.pointers(), observer);
   SessionReport report = session.Run();
