@@ -9,6 +9,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "engine/contact.h"
 #include "engine/device_steps.h"
 #include "engine/source_impl.h"
 #include "transport/tcp/tcp_lane.h"
@@ -40,23 +41,10 @@ absl::Status SourceSession::Impl::Connect() {
 }
 
 absl::Status SourceSession::Impl::MakeChannel(std::chrono::milliseconds timeout) {
-  GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.to));
-  GODWIT_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTcp(address, timeout, cancel_->fd()));
-  GODWIT_RETURN_IF_ERROR(Annotate(CheckPlainAllowed(options_.trust, socket.get(), /*peer=*/true),
-                                  absl::StrCat("connecting to ", options_.to)));
-  // Lanes go where the control channel has gone, whatever the name stands for by then.
-  const absl::StatusOr<TcpAddress> there = ParseTcpAddress(PeerText(socket.get()));
-  lane_address_ = there.ok() ? *there : address;
-  std::unique_ptr<TlsStream> tls;
-  if (tls_ != nullptr) {
-    // (A zone is this host's word for where an address is, and in no certificate.)
-    const std::string name = options_.trust.peer_name.empty()
-                                 ? address.host.substr(0, address.host.find('%'))
-                                 : options_.trust.peer_name;
-    GODWIT_ASSIGN_OR_RETURN(tls, tls_->NewStream(name));
-  }
-  channel_ = std::make_unique<ControlChannel>(std::move(socket), options_.to,
-                                              /*expect_preface=*/true, std::move(tls));
+  GODWIT_ASSIGN_OR_RETURN(Contact contact, ContactTarget(options_.to, options_.trust, tls_.get(),
+                                                         timeout, cancel_->fd()));
+  channel_ = std::move(contact.channel);
+  lane_address_ = std::move(contact.lane_address);
   return absl::OkStatus();
 }
 

@@ -42,7 +42,9 @@ absl::StatusOr<bool> TargetCallers::TakeArrival() {
   GODWIT_ASSIGN_OR_RETURN(std::optional<Rendezvous::Arrival> arrival, rendezvous_.Next());
   if (!arrival.has_value()) return false;
   if (arrival->kind != PrefaceKind::kControl) {
-    note_(absl::StrCat("turned away ", arrival->peer, ": a lane of no session here"));
+    if (!take_lane_(*arrival)) {
+      note_(absl::StrCat("turned away ", arrival->peer, ": a lane of no session here"));
+    }
     return true;
   }
   std::unique_ptr<TlsStream> tls;

@@ -40,13 +40,17 @@ class TargetCallers {
     Clock::Duration came_at{0};
   };
   using Note = std::function<void(absl::string_view line)>;
+  // Whether somebody else waits for that lane, and has taken it.
+  using TakeLane = std::function<bool(Rendezvous::Arrival& lane)>;
 
   // With `tls` each of them has to prove who it is, and that it is `peer_name` unless that is "".
-  TargetCallers(Rendezvous& rendezvous, Note note, const TlsContext* tls, std::string peer_name)
+  TargetCallers(Rendezvous& rendezvous, Note note, const TlsContext* tls, std::string peer_name,
+                TakeLane take_lane)
       : rendezvous_(rendezvous),
         note_(std::move(note)),
         tls_(tls),
-        peer_name_(std::move(peer_name)) {}
+        peer_name_(std::move(peer_name)),
+        take_lane_(std::move(take_lane)) {}
 
   void AddPollFds(std::vector<pollfd>& fds) const;
   // The next one that has said something, if any.
@@ -74,6 +78,7 @@ class TargetCallers {
   const Note note_;
   const TlsContext* const tls_;  // null: plain
   const std::string peer_name_;
+  const TakeLane take_lane_;
   std::list<Caller> callers_;  // at most kCallersMax, oldest first
 };
 

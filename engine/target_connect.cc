@@ -34,7 +34,8 @@ absl::Status TargetSession::Impl::Listen() {
                absl::StrCat("listening on ", options_.listen)));
   callers_.emplace(
       *rendezvous_, [this](absl::string_view line) { observer_.OnNote(Printable(line)); },
-      tls_.get(), options_.trust.peer_name);
+      tls_.get(), options_.trust.peer_name,
+      [this](Rendezvous::Arrival& lane) { return ping_ != nullptr && ping_->TakeLane(lane); });
   observer_.OnListening(address.host, rendezvous_->port());
   return absl::OkStatus();
 }
@@ -62,6 +63,11 @@ absl::Status TargetSession::Impl::WaitForPeer() {
       callers_->TurnAway(*call->channel, hello.message());
       continue;
     }
+    if (call->first.hello().ping()) {
+      AnswerPing(*std::move(call));
+      continue;
+    }
+    ping_.reset();  // the real one goes first
     channel_ = std::move(call->channel);
     connected_at_ = call->came_at;
     SetPhase(SessionPhase::kConnecting);
@@ -73,33 +79,34 @@ absl::Status TargetSession::Impl::WaitForPeer() {
   }
 }
 
+// On a thread of its own, one at a time.
+void TargetSession::Impl::AnswerPing(TargetCallers::Call call) {
+  if (ping_ != nullptr && !ping_->finished()) {
+    callers_->TurnAway(*call.channel, "another ping is being answered");
+    control::ControlMessage message;
+    message.mutable_abort()->set_reason("another ping is being answered");
+    (void)call.channel->Send(message);
+    call.channel->EndSending();
+    return;
+  }
+  auto started =
+      PingResponder::Start(std::move(call.channel), call.first.hello(), options_, OurDeviceTable());
+  if (started.ok()) {
+    ping_ = *std::move(started);
+  } else {
+    observer_.OnNote(absl::StrCat("a ping is not answered: ", started.status().message()));
+  }
+}
+
 absl::Status TargetSession::Impl::CheckHello(const control::ControlMessage& first) {
   if (!first.has_hello()) return OutOfTurn(first);
   if (first.hello().session_id().size() == kSessionIdBytes) return absl::OkStatus();
   return absl::InvalidArgumentError("its session id is not 16 bytes long");
 }
 
-absl::StatusOr<TransportKind> TargetSession::Impl::ChooseTransport(
-    const control::Hello& hello) const {
-  const bool verbs_here =
-      options_.transport == TransportKind::kVerbs ||
-      (options_.transport == TransportKind::kAuto && HasUsableRdmaPort(options_.rdma_device));
-  const bool tcp_here = options_.transport != TransportKind::kVerbs;
-  for (const int offered : hello.transports()) {
-    if (offered == control::TRANSPORT_VERBS && verbs_here) return TransportKind::kVerbs;
-    if (offered == control::TRANSPORT_TCP && tcp_here) return TransportKind::kTcp;
-  }
-  return NoCommonTransport(hello, options_.transport);
-}
-
 absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
-  if (hello.frame_version() != kFrameVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the source's frames are of version ", hello.frame_version(), ", this side knows ",
-        kFrameVersion, ": install the same Godwit on both hosts"));
-  }
   GODWIT_RETURN_IF_ERROR(CheckAskedFor(hello, options_));
-  GODWIT_ASSIGN_OR_RETURN(transport_, ChooseTransport(hello));
+  GODWIT_ASSIGN_OR_RETURN(transport_, ChooseTransport(hello, options_));
   GODWIT_ASSIGN_OR_RETURN(
       sealing_, AgreeOnSealing(hello.seal(), options_.trust.seal, !packet_key_.has_value(),
                                transport_, hello.off_loopback() || !IsOnLoopback(channel_->fd())));

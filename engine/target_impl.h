@@ -18,6 +18,7 @@
 #include "base/mutex.h"
 #include "engine/buffer_budget.h"
 #include "engine/loader.h"
+#include "engine/ping_responder.h"
 #include "engine/rdma_ports.h"
 #include "engine/session_base.h"
 #include "engine/target_callers.h"
@@ -42,9 +43,9 @@ class TargetSession::Impl final : public SessionBase {
  private:
   absl::Status Listen();
   absl::Status WaitForPeer();
+  void AnswerPing(TargetCallers::Call call);
   static absl::Status CheckHello(const control::ControlMessage& first);
   absl::Status Welcome(const control::Hello& hello);
-  absl::StatusOr<TransportKind> ChooseTransport(const control::Hello& hello) const;
   absl::Status ExchangeDeviceTables();
   absl::Status Resume();
   absl::Status MakeLanes();
@@ -82,6 +83,7 @@ class TargetSession::Impl final : public SessionBase {
   std::unique_ptr<TlsContext> tls_;  // null: plain
   std::unique_ptr<Rendezvous> rendezvous_;
   std::optional<TargetCallers> callers_;           // of rendezvous_
+  std::unique_ptr<PingResponder> ping_;            // the last one that came before the source
   TransportKind transport_ = TransportKind::kTcp;  // as agreed
   uint32_t lane_count_ = 0;
   size_t packet_bytes_ = 0;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/packet.h"
+#include "engine/session_base.h"
 
 namespace godwit {
 
@@ -23,6 +24,11 @@ absl::Status CheckTargetLimits(const TargetOptions& options) {
 }
 
 absl::Status CheckAskedFor(const control::Hello& hello, const TargetOptions& options) {
+  if (hello.frame_version() != kFrameVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the source's frames are of version ", hello.frame_version(), ", this side knows ",
+        kFrameVersion, ": install the same Godwit on both hosts"));
+  }
   if (hello.lanes() < 1 || hello.lanes() > kLanesMax || hello.packet_bytes() < 1 ||
       hello.packet_bytes() > kPacketBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -41,6 +47,19 @@ absl::Status CheckAskedFor(const control::Hello& hello, const TargetOptions& opt
                      ": lower --packet-bytes at the source or raise it at the target"));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<TransportKind> ChooseTransport(const control::Hello& hello,
+                                              const TargetOptions& options) {
+  const bool verbs_here =
+      options.transport == TransportKind::kVerbs ||
+      (options.transport == TransportKind::kAuto && HasUsableRdmaPort(options.rdma_device));
+  const bool tcp_here = options.transport != TransportKind::kVerbs;
+  for (const int offered : hello.transports()) {
+    if (offered == control::TRANSPORT_VERBS && verbs_here) return TransportKind::kVerbs;
+    if (offered == control::TRANSPORT_TCP && tcp_here) return TransportKind::kTcp;
+  }
+  return NoCommonTransport(hello, options.transport);
 }
 
 absl::Status NoCommonTransport(const control::Hello& hello, TransportKind accepted) {

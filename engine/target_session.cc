@@ -196,6 +196,7 @@ SessionReport TargetSession::Impl::Run() {
     report.outcome = in_doubt_ ? SessionOutcome::kInDoubt : SessionOutcome::kRolledBack;
   }
   if (channel_ != nullptr) Linger();
+  ping_.reset();
   callers_.reset();
   rendezvous_.reset();  // who comes now is told so at once, and not by silence
   report.status = status;

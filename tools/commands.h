@@ -107,6 +107,18 @@ struct InspectCommand {
 };
 ExitCode RunInspect(const InspectCommand& command);
 
+struct PingCommand {
+  std::string to;
+  TrustOptions trust;
+  TransportKind transport = TransportKind::kAuto;
+  std::string rdma_device;
+  uint32_t lanes = 4;
+  std::string packet_bytes = "1MiB";
+  std::string time = "1s";
+  std::string json;
+};
+ExitCode RunPing(const PingCommand& command);
+
 struct DevicesCommand {
   std::string json;
 };

@@ -20,6 +20,7 @@
 
 #include "base/units.h"
 #include "engine/packet.h"
+#include "godwit/ping.h"
 #include "godwit/stream_check.h"
 #include "tools/commands.h"
 #include "tools/durations.h"
@@ -194,6 +195,14 @@ void AddAccepted(CLI::App& app, TransportKind& transport, uint32_t& lanes,
 
 std::string WrongDuration(const std::string& text) {
   return std::string(ParseMilliseconds(text).status().message());
+}
+
+std::string WrongPingTime(const std::string& text) {
+  const auto time = ParseMilliseconds(text);
+  if (!time.ok()) return std::string(time.status().message());
+  if (*time <= kPingTimeMax) return "";
+  return absl::StrCat("'", text, "' is out of range: packets flow for ", kPingTimeMax.count(),
+                      " s at most");
 }
 
 std::string WrongShortDuration(const std::string& text) {
@@ -478,6 +487,29 @@ int Main(int argc, char** argv) {
       ->excludes("--psk");
   keygen_app.footer("Exit code: 0 done; 1 failed, and no file is made; 2 wrong usage.");
 
+  PingCommand ping;
+  CLI::App& ping_app = *app.add_subcommand(
+      "ping", "Check the way to a host on which godwit receive waits, without moving a device");
+  ping_app.add_option("--to", ping.to, "Where godwit receive listens")
+      ->check(WrongDestination)
+      ->type_name("ADDR:PORT")
+      ->required();
+  AddTrust(ping_app, ping.trust,
+           "The name or address that the target's certificate must have (default: the host in "
+           "--to)");
+  AddAskedFor(ping_app, ping.transport, ping.lanes, ping.packet_bytes);
+  AddRdmaDevice(ping_app, ping.rdma_device);
+  ping_app.add_option("--time", ping.time, "How long packets flow, for the rate; up to 10s")
+      ->check(WrongPingTime)
+      ->type_name("DURATION")
+      ->capture_default_str();
+  AddJson(ping_app, ping.json);
+  ping_app.footer(
+      "Connects, proves and checks what a session would, makes its lanes and fills them with "
+      "zeros\n"
+      "for a while. The target goes on waiting for its source.\n"
+      "Exit code: 0 done: devices could move there; 1 failed, and it says why; 2 wrong usage.");
+
   DevicesCommand devices;
   CLI::App& devices_app = *app.add_subcommand(
       "devices", "List this host's VFIO devices with what they can do, and its RDMA devices");
@@ -507,6 +539,7 @@ int Main(int argc, char** argv) {
   if (inspect_app.parsed()) return RunInspect(inspect);
   if (keygen_app.parsed()) return RunKeygen(keygen);
   if (doctor_app.parsed()) return RunDoctor(doctor);
+  if (ping_app.parsed()) return RunPing(ping);
   return RunDevices(devices);
 }
 

@@ -27,9 +27,11 @@ readonly trust=('^  --tls-cert FILE ' '^  --tls-key FILE ' '^  --tls-ca FILE ' '
   '^  --seal on\|off\|auto=auto( |$)'  '^  --insecure ')
 readonly json='^  --json FILE ' trace='^  --trace FILE '
 
-helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '^  doctor ' '^  keygen ' '--version' 'godwit receive --listen .*--psk-file' \
+helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '^  doctor ' '^  ping ' '^  keygen ' '--version' 'godwit receive --listen .*--psk-file' \
   'godwit send --to .*--psk-file' "${specs[@]:1}"
 helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$trace" "$json"
+helps ping '^  --to ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=4 ' '^  --packet-bytes SIZE=1MiB ' \
+  '^  --rdma-device NAME ' '^  --time DURATION=1s( |$)' "${trust[@]}" "$json"
 helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --spin-us N=0 ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \
   "${trust[@]}" '^  --reconnect-timeout DURATION=30s( |$)' '^  --resolve-timeout DURATION=60s( |$)' '^  --metrics ADDR:PORT ' "$trace" "$json"
 helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=64 ' \

@@ -51,6 +51,19 @@ fields 'JSON of inspect' records.json cut.json raw.json wrong.json
 ends 0 devices devices
 "$JSON_FIELDS" --some "$DOCUMENT" '### JSON of devices' "$scratch/devices.json" || fail "devices (above)"
 
+# ---- A ping, and one that nobody answers.
+start_receiver waits --device soft:size=1MiB,seed=1
+waits=$pid
+ends 0 ping ping --to "127.0.0.1:$port" --time 100ms
+ends 1 refused_ping ping --to "127.0.0.1:$port" --transport tcp --lanes 64 --packet-bytes 8388528 \
+  --psk-file "$scratch/none"
+ends 0 send send --to "127.0.0.1:$port" --device soft:size=1MiB,seed=1
+await "$waits"
+check_code "receive after pings" "$code" 0 waits.err
+fields 'JSON of ping' ping.json
+[[ $(grep -cE '^(target|trust|devices|path|round trip|rate) ' "$scratch/ping.out") == 6 ]] \
+  || fail "godwit ping: $(text ping.out)"
+
 # ---- The doctor, whatever it finds here.
 run doctor "$GODWIT" doctor --json "$scratch/doctor.json"
 ((code <= 1)) || fail "godwit doctor: exit code $code"
