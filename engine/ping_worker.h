@@ -60,9 +60,9 @@ class PingWorker final : public WorkerBase {
   bool Idle() override { return true; }
   void TearDown() override {}
 
-  bool SendOn(size_t lane);
-  bool ReceiveOn(size_t lane);
-  void Feed(size_t lane);
+  bool SendOn(size_t at);
+  bool ReceiveOn(size_t at);
+  void Feed(size_t at);
 
   const LaneRole role_;
   const LaneLimits limits_;

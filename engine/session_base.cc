@@ -67,6 +67,12 @@ absl::Status WithRollBack(absl::Status why, const absl::Status& rolled_back) {
 
 absl::Status CheckRdma(TransportKind transport, const std::string& devices) {
   if (transport != TransportKind::kVerbs && devices.empty()) return absl::OkStatus();
+  if (transport == TransportKind::kTcp) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("RDMA device ", devices,
+                     " is named, but only TCP is asked for: leave out --rdma-device, or "
+                     "--transport tcp"));
+  }
   GODWIT_ASSIGN_OR_RETURN(const std::vector<VerbsDeviceOptions> wanted, ParseRdmaDevices(devices));
   const std::vector<RdmaDeviceInfo> there = ListRdmaDevices();
   for (const VerbsDeviceOptions& options : wanted) {

@@ -6,6 +6,7 @@
 
 #include "base/units.h"
 #include "engine/packet.h"
+#include "engine/rdma_ports.h"
 #include "godwit/ping.h"
 #include "godwit/stream_check.h"
 #include "tools/durations.h"
@@ -66,6 +67,10 @@ OnNoConvergence OnNoConvergenceOf(const std::string& name) {
   if (name == "abort") return OnNoConvergence::kAbort;
   throw CLI::ValidationError("--on-no-convergence",
                              absl::StrCat("'", name, "' is not switch or abort"));
+}
+
+std::string WrongRdmaDevice(const std::string& text) {
+  return std::string(ParseRdmaDevices(text).status().message());
 }
 
 SealMode SealModeOf(const std::string& name) {
@@ -204,6 +209,7 @@ void AddRdmaDevice(CLI::App& app, std::string& rdma_device) {
                  "The RDMA device to use, as `godwit devices` names it (default: the best). "
                  "NAME/PORT/GID for one of its ports and that one's addresses; several, with "
                  "commas between, share the lanes")
+      ->check(WrongRdmaDevice)
       ->type_name("NAME");
 }
 

@@ -99,7 +99,7 @@ int Main(int argc, char** argv) {
   app.formatter(std::make_shared<HelpFormatter>());  // the subcommands inherit it
   const std::string ends =
       "SIZE is a number with B, KiB, MiB, GiB or TiB, as in 64MiB; DURATION as in 300ms, 1.5s, "
-      "2m.\n"
+      "2m,\nfor --fixed-downtime also 20us.\n"
       "Exit code: 0 done; 1 failed, and the devices are back where they were; 2 wrong usage;\n"
       "3 contact was lost at the handover: look at both hosts before you start either device.\n"
       "Where --json or --trace can't be written, 1 instead of 0: the error says what the session\n"
