@@ -126,8 +126,11 @@ class SourceSession::Impl final : public SessionBase {
     uint16_t asked = 0;            // the last generation that was asked for
     Clock::Duration handed_at{0};  // to the worker, which has not brought it up yet; 0: none
     uint32_t remade = 0;
-    uint32_t troubles = 0;        // times asked for in a row, without being up for long between
-    Clock::Duration up_since{0};  // 0: it was not made again, or has been asked for since
+    uint32_t troubles = 0;          // times asked for in a row, without being up for long between
+    Clock::Duration up_since{0};    // 0: it was not made again, or has been asked for since
+    Clock::Duration down_since{0};  // 0: it is up
+    Clock::Duration down_time{0};   // until it was up again, all times together
+    Clock::Duration down_longest{0};
   };
   std::vector<LaneLife> lane_lives_;
   bool fell_back_ = false;  // from queue pairs to TCP

@@ -40,10 +40,15 @@ absl::Status SourceSession::Impl::FollowLanes() {
     LaneLife& life = lane_lives_[change.lane];
     life.up = change.up;
     life.generation = change.generation;
+    const Clock::Duration at = Clock::Steady().Now();
+    if (!change.up && life.down_since.count() == 0) life.down_since = at;
     if (change.up) {
+      const Clock::Duration down = at - std::exchange(life.down_since, Clock::Duration(0));
+      life.down_time += down;
+      life.down_longest = std::max(life.down_longest, down);
       ++life.remade;
       life.handed_at = Clock::Duration(0);
-      life.up_since = Clock::Steady().Now();
+      life.up_since = at;
       continue;
     }
     last_lane_error_ = change.why;

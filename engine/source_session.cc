@@ -344,7 +344,8 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
       report.lanes.push_back(
           {std::string(TransportName(lane.transport.load(std::memory_order_relaxed))),
            lane.bytes.load(std::memory_order_relaxed), lane.packets.load(std::memory_order_relaxed),
-           lane_lives_[i].remade, lane.sent_again.load(std::memory_order_relaxed), 0});
+           lane_lives_[i].remade, lane.sent_again.load(std::memory_order_relaxed), 0,
+           lane_lives_[i].down_time, lane_lives_[i].down_longest});
     }
   }
   if (report.outcome == SessionOutcome::kDone) {

@@ -201,7 +201,9 @@ nlohmann::json ReportJson(const SessionReport& report) {
                              {"packets", lane.packets},
                              {"remade", lane.remade},
                              {"sent_again", lane.sent_again},
-                             {"duplicates", lane.duplicates}});
+                             {"duplicates", lane.duplicates},
+                             {"down_ms", Milliseconds(lane.down_time)},
+                             {"down_longest_ms", Milliseconds(lane.down_longest)}});
   }
   json["arena"] = {{"bytes", report.arena_bytes}, {"backing", report.arena_backing}};
   json["peak_resident_bytes"] = PeakResidentBytes();
