@@ -73,6 +73,7 @@ absl::Status TargetSession::Impl::WaitForPeer() {
     SetPhase(SessionPhase::kConnecting);
     session_id_ = call->first.hello().session_id();
     GODWIT_RETURN_IF_ERROR(ExportKeys());
+    rendezvous_->PreferSession(session_id_);
     if (lane_key_.has_value()) rendezvous_->RequireLaneProof(*lane_key_);
     callers_->TurnAllAway("a source has come before it");
     return Welcome(call->first.hello());

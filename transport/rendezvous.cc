@@ -5,16 +5,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <utility>
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "transport/make_room.h"
 
 namespace godwit {
 namespace {
 
-// Enough for a session's lanes to arrive together, few enough that strangers cost nothing.
-constexpr size_t kHalfOpenMax = 128;
 constexpr std::chrono::seconds kPrefaceTimeout{5};
 
 }  // namespace
@@ -35,17 +35,22 @@ void Rendezvous::AddPollFds(std::vector<pollfd>& fds) const {
   }
 }
 
-void Rendezvous::AcceptAll() {
-  for (size_t accepted = 0; accepted < kHalfOpenMax; ++accepted) {
+// At most as many as there are places. None of those that come now makes room for another: what
+// they have said already is not read yet.
+void Rendezvous::AcceptSome() {
+  size_t may_go = half_open_.size();
+  while (may_go > 0 || half_open_.size() < kHalfOpenMax) {
     auto socket = AcceptTcp(listener_.get(), Deadline());
     if (!socket.ok()) return;  // nobody there, or gone again
     if (half_open_.size() == kHalfOpenMax) {
+      const auto end = std::next(half_open_.begin(), static_cast<ptrdiff_t>(may_go--));
+      const auto goes = WhoMakesRoom(half_open_.begin(), end);
       note_(absl::StrCat("too many connections that say nothing: dropped the oldest, from ",
-                         half_open_.front().peer));
-      half_open_.pop_front();
+                         goes->peer()));
+      half_open_.erase(goes);
     }
     HalfOpen connection;
-    connection.peer = PeerText(socket->get());
+    connection.peer_text = PeerText(socket->get());
     connection.socket = *std::move(socket);
     connection.deadline = clock_.Now() + kPrefaceTimeout;
     half_open_.push_back(std::move(connection));
@@ -74,12 +79,12 @@ Rendezvous::ReadResult Rendezvous::ReadPreface(HalfOpen& connection,
       if (got < 0 && errno == EINTR) continue;
       if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         if (clock_.Now() < connection.deadline) return ReadResult::kMore;
-        note_(absl::StrCat("turned away ", connection.peer, ": it said too little for too long"));
+        note_(absl::StrCat("turned away ", connection.peer(), ": it said too little for too long"));
         return ReadResult::kGone;
       }
       if (got <= 0) {
-        note_(
-            absl::StrCat("turned away ", connection.peer, ": it left before saying what it wants"));
+        note_(absl::StrCat("turned away ", connection.peer(),
+                           ": it left before saying what it wants"));
         return ReadResult::kGone;
       }
       connection.bytes_have += static_cast<size_t>(got);
@@ -95,12 +100,12 @@ Rendezvous::ReadResult Rendezvous::TakePreface(HalfOpen& connection,
   const absl::StatusOr<PrefaceKind> kind = ClassifyPreface(connection.bytes.data(), trust_);
   if (absl::IsFailedPrecondition(kind.status())) {
     TellOurPreface(connection);
-    version_mismatch = Annotate(kind.status(), absl::StrCat("peer ", connection.peer));
+    version_mismatch = Annotate(kind.status(), absl::StrCat("peer ", connection.peer()));
     return ReadResult::kGone;
   }
   if (absl::IsUnauthenticated(kind.status())) TellOurPreface(connection);
   if (!kind.ok()) {
-    note_(absl::StrCat("turned away ", connection.peer, ": ", kind.status().message()));
+    note_(absl::StrCat("turned away ", connection.peer(), ": ", kind.status().message()));
     return ReadResult::kGone;
   }
   if (*kind == PrefaceKind::kControl) return ReadResult::kComplete;
@@ -110,6 +115,7 @@ Rendezvous::ReadResult Rendezvous::TakePreface(HalfOpen& connection,
 }
 
 Rendezvous::ReadResult Rendezvous::TakeLane(HalfOpen& connection) {
+  connection.names_session = connection.Lane().session_id == session_id_;
   if (!lane_key_.has_value()) return ReadResult::kComplete;
   if (!connection.challenge.has_value()) {
     connection.challenge = NewLaneChallenge();
@@ -122,21 +128,29 @@ Rendezvous::ReadResult Rendezvous::TakeLane(HalfOpen& connection) {
                   connection.challenge->size()},
                  Deadline());
     if (asked.ok()) return ReadResult::kMore;
-    note_(
-        absl::StrCat("turned away ", connection.peer, ": it takes no question: ", asked.message()));
+    note_(absl::StrCat("turned away ", connection.peer(),
+                       ": it takes no question: ", asked.message()));
     return ReadResult::kGone;
   }
   if (IsLaneProof(&connection.bytes[kLanePrefaceBytes], *lane_key_, *connection.challenge,
                   connection.Lane())) {
     return ReadResult::kComplete;
   }
-  note_(absl::StrCat("turned away ", connection.peer,
+  note_(absl::StrCat("turned away ", connection.peer(),
                      ": a lane that can't prove that it is of this session"));
   return ReadResult::kGone;
 }
 
 absl::StatusOr<std::optional<Rendezvous::Arrival>> Rendezvous::Next() {
-  AcceptAll();
+  // First, so that nobody makes room who has said what it wants; again for those that come.
+  GODWIT_ASSIGN_OR_RETURN(std::optional<Arrival> arrival, ReadAll());
+  if (arrival.has_value()) return arrival;
+  AcceptSome();
+  return ReadAll();
+}
+
+// Until the first that is complete.
+absl::StatusOr<std::optional<Rendezvous::Arrival>> Rendezvous::ReadAll() {
   for (auto connection = half_open_.begin(); connection != half_open_.end();) {
     absl::Status version_mismatch;
     const ReadResult result = ReadPreface(*connection, version_mismatch);
@@ -148,7 +162,7 @@ absl::StatusOr<std::optional<Rendezvous::Arrival>> Rendezvous::Next() {
     if (result == ReadResult::kComplete) {
       arrival.emplace();
       arrival->socket = std::move(connection->socket);
-      arrival->peer = std::move(connection->peer);
+      arrival->peer = std::move(connection->peer_text);
       arrival->kind = connection->is_lane ? PrefaceKind::kLane : PrefaceKind::kControl;
       if (connection->is_lane) arrival->lane = connection->Lane();
     }

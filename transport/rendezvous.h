@@ -25,6 +25,8 @@
 namespace godwit {
 
 // Listens, takes connections, and reads the preface of each without waiting for any one of them.
+// Where all places are taken one that has said nothing goes before one that has, and a lane that
+// names the session last (make_room.h).
 //
 // Ownership: owns the listening socket and connections whose preface is not complete.
 // Threads:   single-threaded.
@@ -50,24 +52,36 @@ class Rendezvous {
   int listener() const { return listener_.get(); }
   void AddPollFds(std::vector<pollfd>& fds) const;
 
+  // From now on lanes of that session keep their places before others; it is no proof of anything.
+  void PreferSession(const std::string& session_id) { session_id_ = session_id; }
   // From now on a lane has to prove that it is of the session whose key this is.
   void RequireLaneProof(const TrafficKey& key) { lane_key_ = key; }
 
   // Takes what has come; the next connection whose preface is complete, if any.
   absl::StatusOr<std::optional<Arrival>> Next();
 
+  // Enough for a session's lanes to arrive together, few enough that strangers cost nothing.
+  static constexpr size_t kHalfOpenMax = 128;
+
  private:
+  enum class Shown { kNothing, kSomething, kSession };
   struct HalfOpen {
     UniqueFd socket;
-    std::string peer;
+    std::string peer_text;
     Clock::Duration deadline;
     std::array<char, kLanePrefaceBytes + kLaneProofBytes> bytes;
     size_t bytes_have = 0;
     size_t bytes_wanted = kControlPrefaceBytes;
     bool is_lane = false;
     std::optional<LaneChallenge> challenge;  // of a lane that has to prove itself
+    bool names_session = false;              // the one that is preferred
 
     LaneHello Lane() const;
+    const std::string& peer() const { return peer_text; }
+    Shown shown() const {
+      if (names_session) return Shown::kSession;
+      return bytes_have > 0 ? Shown::kSomething : Shown::kNothing;
+    }
   };
   enum class ReadResult { kMore, kComplete, kGone };
 
@@ -77,7 +91,8 @@ class Rendezvous {
         note_(std::move(note)),
         trust_(trust),
         clock_(clock) {}
-  void AcceptAll();
+  void AcceptSome();
+  absl::StatusOr<std::optional<Arrival>> ReadAll();
   void TellOurPreface(const HalfOpen& connection) const;
   // What to do with a connection that has said as much as it was to say.
   ReadResult TakePreface(HalfOpen& connection, absl::Status& version_mismatch);
@@ -89,6 +104,7 @@ class Rendezvous {
   const Note note_;
   const TrustKind trust_;
   const Clock& clock_;
+  std::string session_id_;  // "": none yet
   std::optional<TrafficKey> lane_key_;
   std::list<HalfOpen> half_open_;  // at most kHalfOpenMax, oldest first
 };

@@ -2,8 +2,10 @@
 // speak; nobody who says nothing keeps another out.
 #include "transport/rendezvous.h"
 
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <chrono>
@@ -171,6 +173,65 @@ TEST_F(RendezvousTest, TheSilentDoNotKeepOthersOut) {
   EXPECT_LE(fds.size(), 129U);  // the listener and 128: the bound holds
   EXPECT_TRUE(HungUp(silent.front()));
   EXPECT_FALSE(HungUp(silent.back()));
+}
+
+TEST_F(RendezvousTest, ALaneThatNamesTheSessionKeepsItsPlaceAmongTheSilent) {
+  const TrafficKey key = {1, 2, 3};
+  rendezvous_->PreferSession("0123456789abcdef");
+  rendezvous_->RequireLaneProof(key);
+  const UniqueFd lane = ConnectAndSay(kLanePreface);
+  LaneChallenge challenge;
+  ExpectNobody();
+  ASSERT_EQ(::recv(lane.get(), challenge.data(), challenge.size(), MSG_WAITALL),
+            static_cast<ssize_t>(challenge.size()));
+  std::vector<UniqueFd> strangers;
+  for (int i = 0; i < 300; ++i) {
+    strangers.push_back(i % 2 == 0 ? Connect() : ConnectAndSay("GODWITLNfedcba98"));
+    if (i % 50 == 0) ExpectNobody();
+  }
+  ExpectNobody();
+  EXPECT_TRUE(HungUp(strangers.front()));
+  const LaneHello hello = {"0123456789abcdef", 0x0304, 0x0102};
+  const auto proof = ProveLane(key, challenge, hello);
+  Say(lane, {proof.data(), proof.size()});
+  const auto arrival = Next();
+  ASSERT_TRUE(arrival.has_value());
+  EXPECT_EQ(arrival->lane.lane, 0x0304);
+}
+
+TEST_F(RendezvousTest, WhoHasSaidSomethingStaysBeforeWhoHasNot) {
+  const UniqueFd slow = ConnectAndSay(kControlPreface.substr(0, 3));
+  ExpectNobody();
+  std::vector<UniqueFd> silent;
+  for (int i = 0; i < 300; ++i) {
+    silent.push_back(Connect());
+    if (i % 50 == 0) ExpectNobody();
+  }
+  ExpectNobody();
+  Say(slow, kControlPreface.substr(3));
+  EXPECT_TRUE(Next().has_value());
+}
+
+TEST_F(RendezvousTest, AHostThatWantsAllPlacesPushesOutItself) {
+  UniqueFd other(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+  ASSERT_EQ(::bind(other.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(rendezvous_->port());
+  ASSERT_EQ(::connect(other.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  ExpectNobody();
+  std::vector<UniqueFd> silent;
+  for (int i = 0; i < 300; ++i) {
+    silent.push_back(Connect());
+    if (i % 50 == 0) ExpectNobody();
+  }
+  ExpectNobody();
+  Say(other, kControlPreface);
+  const auto arrival = Next();
+  ASSERT_TRUE(arrival.has_value());
+  EXPECT_THAT(arrival->peer, HasSubstr("127.0.0.2:"));
 }
 
 TEST_F(RendezvousTest, AnotherVersionIsAnErrorThatNamesBoth) {

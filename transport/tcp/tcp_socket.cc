@@ -25,8 +25,9 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// Connections that wait to be accepted: a session's lanes all arrive at once.
-constexpr int kBacklog = 128;
+// Connections that wait to be accepted: a session's lanes all arrive at once, and with them may
+// come strangers. Where it is full a lane's connect(2) is tried again only after a second.
+constexpr int kBacklog = 1024;
 
 struct FreeAddrInfo {
   void operator()(addrinfo* list) const { ::freeaddrinfo(list); }
