@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "transport/make_room.h"
 
 namespace godwit {
 
@@ -29,7 +30,7 @@ void TargetCallers::TurnAllAway(absl::string_view why) {
 absl::StatusOr<std::optional<TargetCallers::Call>> TargetCallers::Next() {
   // Not more at once, so that who calls hears of a Cancel() among any number of strangers: those
   // that are left keep their fds readable.
-  for (size_t arrivals = 0; arrivals < kCallersMax; ++arrivals) {
+  for (size_t arrivals = 0; arrivals < kArrivalsARound; ++arrivals) {
     // Before the next arrival, which could cost the oldest its place.
     if (std::optional<Call> call = Hear(); call.has_value()) return call;
     GODWIT_ASSIGN_OR_RETURN(const bool arrived, TakeArrival());
@@ -62,11 +63,9 @@ absl::StatusOr<bool> TargetCallers::TakeArrival() {
 }
 
 void TargetCallers::MakeRoom() {
-  auto oldest = std::find_if(callers_.begin(), callers_.end(),
-                             [](const Caller& caller) { return !caller.channel->authenticated(); });
-  if (oldest == callers_.end()) oldest = callers_.begin();
-  TurnAway(*oldest->channel, "too many say nothing, and it is the oldest");
-  callers_.erase(oldest);
+  const auto goes = WhoMakesRoom(callers_.begin(), callers_.end());
+  TurnAway(*goes->channel, "too many say nothing, and it is the oldest");
+  callers_.erase(goes);
 }
 
 std::optional<TargetCallers::Call> TargetCallers::Hear() {

@@ -25,7 +25,7 @@ namespace godwit {
 
 // Hears them all at once, so that none that is silent holds up the next. A Godwit's first message
 // comes right behind its preface, or behind the TLS handshake: who has to make room for a newer one
-// is the oldest that has not proven who it is.
+// is the oldest of those that have come least far towards it, of the host that has most of them.
 //
 // Ownership: owns the connections; borrows the rendezvous and the TLS context.
 // Threads:   single-threaded.
@@ -60,13 +60,20 @@ class TargetCallers {
   // All that are still silent.
   void TurnAllAway(absl::string_view why);
 
-  static constexpr size_t kCallersMax = 8;
+  // Each holds at most 64 KiB of handshake or message, a read of 16 KiB, and OpenSSL's buffers: all
+  // of them less than 24 MiB.
+  static constexpr size_t kCallersMax = 128;
+  // Taken in one call of Next(), so that who calls it is soon back among any number of strangers.
+  static constexpr size_t kArrivalsARound = 16;
   static constexpr std::chrono::seconds kTimeout{2};
 
  private:
   struct Caller {
     std::unique_ptr<ControlChannel> channel;
     Clock::Duration came_at{0};
+
+    const std::string& peer() const { return channel->peer(); }
+    ControlChannel::Standing shown() const { return channel->standing(); }
   };
 
   // Whether there was one.

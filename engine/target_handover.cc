@@ -78,7 +78,7 @@ absl::Status TargetSession::Impl::AwaitCommit() {
 
 // A new connection of our source's, whose first message was its Commit, if one has come.
 std::unique_ptr<ControlChannel> TargetSession::Impl::NextCommitter() {
-  for (size_t heard = 0; heard < TargetCallers::kCallersMax; ++heard) {
+  for (size_t heard = 0; heard < TargetCallers::kArrivalsARound; ++heard) {
     auto call = callers_->Next();
     if (!call.ok()) {  // another version: not our source
       observer_.OnNote(absl::StrCat("turned away ", call.status().message()));

@@ -210,6 +210,7 @@ absl::Status ControlChannel::ReadSome() {
       break;
     }
     last_received_ = clock_.Now();
+    heard_ = true;
     GODWIT_RETURN_IF_ERROR(TakeWire({bytes, static_cast<size_t>(got)}));
   }
   return absl::OkStatus();

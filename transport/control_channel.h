@@ -83,6 +83,13 @@ class ControlChannel {
   void EndSending();
   // Whether the peer has proven who it is. Never, of a plain channel.
   bool authenticated() const { return tls_ != nullptr && tls_->established(); }
+  // How far a peer has come that has still to prove who it is.
+  enum class Standing { kSilent, kSpoke, kInHandshake, kAuthenticated };
+  Standing standing() const {
+    if (authenticated()) return Standing::kAuthenticated;
+    if (tls_ != nullptr && tls_->answered()) return Standing::kInHandshake;
+    return heard_ ? Standing::kSpoke : Standing::kSilent;
+  }
   // A key that only this connection's two ends can know. REQUIRES: authenticated()
   absl::StatusOr<TrafficKey> ExportKey(absl::string_view label, absl::string_view context) const {
     return tls_->ExportKey(label, context);
@@ -133,6 +140,7 @@ class ControlChannel {
   std::string outbox_;   // for the socket; with waiting_ at most kOutboxBytesMax
   Clock::Duration last_sent_;
   Clock::Duration last_received_;
+  bool heard_ = false;   // anything
   uint64_t probes_ = 0;  // sent
   bool probe_out_ = false;
   Clock::Duration probed_at_{0};

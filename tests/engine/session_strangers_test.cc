@@ -132,6 +132,24 @@ TEST(StrangersTest, OfTooManySilentGreetersTheOldestGo) {
   EXPECT_EQ(Count(notes, "a source has come before it"), TargetCallers::kCallersMax - 1);
 }
 
+TEST(StrangersTest, WhoHasBegunToSpeakStaysBeforeTheSilent) {
+  const Watchdog watchdog("a slow source among silent greeters");
+  const Devices devices({kSpec}, DeviceRole::kTarget);
+  RunningTarget target(devices.pointers());
+  RawSource source(target.Port());
+  const std::string hello = source.Hello().SerializeAsString();
+  Say(source.channel.fd(), kRawPreface + wire::BigEndian(hello.size(), 4));
+  source.channel.HearPreface();
+  const std::vector<UniqueFd> greeters = SilentGreeters(target, TargetCallers::kCallersMax + 3);
+  Say(source.channel.fd(), hello);
+  const auto welcome = source.channel.Receive();
+  EXPECT_TRUE(welcome.has_value() && welcome->has_welcome());
+  source.channel.Hang();
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);
+  EXPECT_EQ(Count(target.observer().Notes(), "a source has come before it"),
+            TargetCallers::kCallersMax - 1);
+}
+
 TEST(StrangersTest, OnesThatComeWhileTheLanesDoAreTurnedAwayToo) {
   const Watchdog watchdog("strangers among lanes");
   const Devices devices({kSpec}, DeviceRole::kTarget);

@@ -169,6 +169,7 @@ absl::Status TlsStream::FailAs(int result) {
 absl::Status TlsStream::Handshake() {
   ERR_clear_error();
   const int result = SSL_do_handshake(ssl_);
+  answered_ = answered_ || BIO_ctrl_pending(wire_out_) > 0;
   if (result != 1) return FailAs(result);
   // With a pre-shared key both certificates and their checks are left out: only its use counts.
   if (kind_ == TrustKind::kPsk && SSL_session_reused(ssl_) != 1) {

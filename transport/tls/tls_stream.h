@@ -43,6 +43,8 @@ class TlsStream {
   absl::Status Take(absl::string_view wire, std::string* plain);
   // This side believes its peer. (A client's peer may still refuse the client.)
   bool established() const { return established_; }
+  // This side has said something of the handshake: for a server, it has had one to answer.
+  bool answered() const { return answered_; }
   // REQUIRES: established()
   absl::Status Write(absl::string_view plain);
   // Appends what is to go out on the wire.
@@ -71,6 +73,7 @@ class TlsStream {
   BIO* wire_out_ = nullptr;  // ssl_'s
   size_t handshake_bytes_ = 0;
   std::string refused_names_;
+  bool answered_ = false;
   bool established_ = false;
   bool ended_ = false;
   bool peer_ended_ = false;
