@@ -354,6 +354,22 @@ TEST_F(TlsTest, OnlyAnEndThatThePeerHasSaidIsInOrder) {
   }
 }
 
+TEST_F(TlsTest, AnEndBeforeTheHandshakeIsOverIsAnError) {
+  for (const TlsRole role : {TlsRole::kClient, TlsRole::kServer}) {
+    auto context = TlsContext::Make(WithPsk("psk"), role);
+    ASSERT_TRUE(context.ok()) << context.status();
+    const auto stream = Stream(*context, "");
+    if (role == TlsRole::kClient) {
+      ASSERT_TRUE(stream->Begin().ok());
+    }
+    std::string plain;
+    // close_notify, in the clear: anybody can say it.
+    const absl::Status taken = stream->Take(std::string("\x15\3\3\0\2\1\0", 7), &plain);
+    EXPECT_FALSE(taken.ok());
+    EXPECT_FALSE(stream->peer_ended());
+  }
+}
+
 TEST_F(TlsTest, AChangedByteOnTheWayEndsTheChannel) {
   Meet(WithPsk("psk"), WithPsk("psk"));
   ExpectBelieved();

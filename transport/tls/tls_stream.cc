@@ -138,6 +138,10 @@ absl::Status TlsStream::FailAs(int result) {
   const int error = SSL_get_error(ssl_, result);
   if (error == SSL_ERROR_WANT_READ) return absl::OkStatus();
   if (error == SSL_ERROR_ZERO_RETURN) {
+    // Anybody on the way can say so, before keys are agreed on.
+    if (!established_) {
+      return Fail(absl::UnavailableError("it ended the TLS handshake before its time"));
+    }
     peer_ended_ = true;
     return absl::OkStatus();
   }
