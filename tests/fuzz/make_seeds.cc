@@ -139,6 +139,90 @@ void AddControl(Seeds& seeds) {
       Byte(kWithPreface) + Byte(1) + "\x05" + "GODWITLN" + kSessionId + wire::BigEndian(7, 4);
 }
 
+// ---- Sealed frames.
+
+void AddSealed(Seeds& seeds) {
+  constexpr uint8_t kForeign = 1;
+  constexpr uint8_t kCut = 2;
+  constexpr uint8_t kRight = 12;  // header CRC and length
+  const auto add = [&seeds](const std::string& name, uint8_t flags, const std::string& from,
+                            const wire::Frame& frame, const std::string& changes) {
+    seeds["sealed/seed-" + name] =
+        Byte(flags) + Byte(3) + from + FrameStep(0, frame).substr(1) + changes;
+  };
+  const std::vector<wire::Frame> frames = TheFrames();
+  add("data", 0, "\3", frames[1], "");
+  add("config", 0, "\3", frames[2], "");
+  add("other-lane", 0, "\4", frames[1], "");
+  add("cut", kCut | kRight, "\3", frames[1], wire::BigEndian(7, 2));
+  add("foreign", kForeign | kRight, "\3", frames[1], "");
+  // Type, device, epoch, lane sequence, what is hidden, tag, index, flags, payload.
+  for (const size_t at : {5U, 7U, 11U, 23U, 24U, 40U, 75U, 79U, 80U}) {
+    add("changed-" + std::to_string(at), kRight, "\3", frames[1], wire::BigEndian(at, 2) + "\1");
+  }
+}
+
+// ---- TLS.
+
+std::string WithLength(const std::string& bytes, size_t length_bytes) {
+  return wire::BigEndian(bytes.size(), length_bytes) + bytes;
+}
+std::string TlsRecord(uint8_t type, const std::string& body) {
+  return Byte(type) + "\3\1" + WithLength(body, 2);
+}
+// As a browser's that knows no version but `version` (0x0303: TLS 1.2).
+std::string ClientHello(size_t version) {
+  const auto extension = [](size_t type, const std::string& body) {
+    return wire::BigEndian(type, 2) + WithLength(body, 2);
+  };
+  const std::string group = wire::BigEndian(0x1d, 2);  // x25519
+  const std::string extensions =
+      extension(43, WithLength(wire::BigEndian(version, 2), 1)) +
+      extension(10, WithLength(group, 2)) +
+      extension(13, WithLength(wire::BigEndian(0x0403, 2), 2)) +
+      extension(51, WithLength(group + WithLength(std::string(32, 'k'), 2), 2));
+  const std::string hello = "\3\3" + std::string(32, 'r') + WithLength(std::string(32, 's'), 1) +
+                            WithLength(wire::BigEndian(0x1302, 2), 2) + Byte(1) + Byte(0) +
+                            WithLength(extensions, 2);
+  return TlsRecord(22, Byte(1) + WithLength(hello, 3));
+}
+
+void AddTls(Seeds& seeds) {
+  const std::string pass = Byte(0x80) + Byte(0) + Byte(0) + Byte(0);  // the client's, the server's
+  const std::string meet = pass + pass + pass;
+  const auto say = [](size_t from, const std::string& text) {
+    return Byte(from | 6U) + Byte(text.size()) + text;
+  };
+  const std::string talk = say(0x80, "hello") + say(0, "welcome") + pass;
+  const std::string ends = Byte(0x87) + Byte(0) + Byte(7) + Byte(0) + pass;
+  for (const size_t kind : {0U, 4U}) {  // a pre-shared key, certificates
+    const std::string name = kind == 0 ? "psk" : "certificates";
+    seeds["tls/seed-meet-" + name] = Byte(kind) + meet + talk + ends;
+    seeds["tls/seed-in-pieces-" + name] = Byte(kind) + Byte(0x81) + Byte(99) + meet + talk + ends;
+    seeds["tls/seed-changed-" + name] =
+        Byte(kind) + meet + say(0x80, "hello") + Byte(0x82) + Byte(200) + Byte(1) + pass;
+    seeds["tls/seed-changed-hello-" + name] = Byte(kind) + Byte(0x82) + Byte(60) + Byte(1) + meet;
+    seeds["tls/seed-again-" + name] =
+        Byte(kind) + meet + say(0x80, "hello") + Byte(0x84) + Byte(0) + pass;
+    seeds["tls/seed-cut-off-" + name] =
+        Byte(kind) + meet + say(0x80, "hello") + Byte(0x83) + Byte(128) + Byte(255) + pass;
+    const std::string alert = TlsRecord(21, std::string("\1\0", 2));  // close_notify
+    seeds["tls/seed-closed-by-another-" + name] =
+        Byte(kind) + pass + Byte(5) + Byte(alert.size()) + alert + pass;
+    for (const size_t stranger : {1U, 3U, 9U, 11U}) {
+      const std::string head = Byte(kind | stranger) + Byte(1) + Byte(7);
+      const std::string preface = stranger == 11 ? "GODWIT" + Byte(kind == 0 ? 2 : 1) + "\1" : "";
+      const std::string at = name + "-" + std::to_string(stranger);
+      seeds["tls/seed-hello-13-" + at] = head + preface + ClientHello(0x0304);
+      seeds["tls/seed-hello-12-" + at] = head + preface + ClientHello(0x0303);
+      seeds["tls/seed-http-" + at] = head + preface + "GET / HTTP/1.1\r\n\r\n";
+      seeds["tls/seed-alert-" + at] = head + preface + alert;
+      seeds["tls/seed-long-record-" + at] =
+          head + preface + "\x16\3\1\xff\xff" + std::string(99, '\1');
+    }
+  }
+}
+
 // ---- Sessions.
 
 std::string Step(HandshakeStep what, size_t argument, const std::string& bytes) {
@@ -305,7 +389,9 @@ int Main(int argc, char** argv) {
   }
   Seeds seeds;
   AddFrames(seeds);
+  AddSealed(seeds);
   AddControl(seeds);
+  AddTls(seeds);
   AddHandshakes(seeds);
   AddConfigs(seeds);
   AddStreams(seeds);
