@@ -121,6 +121,24 @@ class RawChannel {
       if (!message.has_ping()) return message;
     }
   }
+  // The next message but Ping that comes before `deadline`, if any does.
+  std::optional<control::ControlMessage> ReceiveUntil(
+      std::chrono::steady_clock::time_point deadline) {
+    while (true) {
+      if (tls_ != nullptr) {
+        auto message = tls_->Receive();
+        if (!message.ok()) return std::nullopt;
+        if (message->has_value()) return *std::move(message);
+      }
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+      pollfd readable = {fd(), POLLIN, 0};
+      if (left.count() <= 0 || ::poll(&readable, 1, static_cast<int>(left.count())) <= 0) {
+        return std::nullopt;
+      }
+      if (tls_ == nullptr) return Receive();
+    }
+  }
   // Reads on until the peer gives its reason to give up, or hangs up.
   std::string HearAbort() {
     while (const auto message = Receive()) {
