@@ -29,6 +29,7 @@ SourceWorker::SourceWorker(std::vector<std::string> names, const Limits& limits,
       limits_(limits),
       names_(std::move(names)),
       devices_(names_.size()),
+      schedule_(limits.lanes, limits.queue_packets),
       again_(size_t{limits.lanes} * limits.queue_packets),
       orders_(names_.size()),
       lane_receipts_(limits.lanes),
@@ -167,10 +168,10 @@ void SourceWorker::BringUpLanes() {
       ++made;
       continue;
     }
-    slot.sent_packets = slot.returned_packets = slot.receipted_packets = slot.freed_packets = 0;
+    slot.receipted_packets = slot.freed_packets = 0;
     slot.generation = made->generation;
     slot.up = true;
-    slot.proven = false;
+    schedule_.Up(made->lane);
     lane_counters_[made->lane].waits_since.store(0, std::memory_order_relaxed);
     const bool tcp = made->ready == nullptr;
     lane_counters_[made->lane].transport.store(tcp ? TransportKind::kTcp : TransportKind::kVerbs,
@@ -191,6 +192,7 @@ void SourceWorker::LoseLane(size_t lane, absl::Status why) {
   LaneSlot& slot = lane_slots_[lane];
   if (!slot.up) return;
   slot.up = false;
+  schedule_.Down(lane);
   CloseLane(lane);
   while (!slot.unreceipted.empty()) {
     SendAgain(lane, slot.unreceipted.Pop());

@@ -4,7 +4,6 @@
 
 #include <absl/base/thread_annotations.h>
 
-#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -17,6 +16,7 @@
 #include "base/mutex.h"
 #include "engine/blocked_call.h"
 #include "engine/lane_events.h"
+#include "engine/lane_schedule.h"
 #include "engine/packet.h"
 #include "engine/state_reader.h"
 #include "engine/worker_base.h"
@@ -168,8 +168,8 @@ class SourceWorker final : public WorkerBase {
     std::atomic<int64_t> time_ns_{0};
     std::atomic<int64_t> since_ns_{0};
   };
-  struct Sent {             // a packet that is with a lane
-    Clock::Duration at{0};  // only for a trace
+  struct Sent {  // a packet that is with a lane
+    Clock::Duration at{0};
     PacketHeader header;
   };
   struct LaneSlot {
@@ -178,17 +178,15 @@ class SourceWorker final : public WorkerBase {
     FixedQueue<Packet> unreceipted;  // sent, back from the lane, not yet receipted; oldest first
     FixedQueue<Sent> with_lane;      // the lane has their buffers
     bool up = true;
-    bool proven = true;       // the target has receipted something that came on it
     uint16_t generation = 0;  // how often it was made before
     // Of this generation.
-    // A receipt can overtake the lane's own completion, so each has a count.
-    uint64_t sent_packets = 0;
-    uint64_t returned_packets = 0;   // back from the lane
     uint64_t receipted_packets = 0;  // the target has them
-    uint64_t freed_packets = 0;      // both
-    uint64_t under_way() const {
-      return sent_packets - std::min(returned_packets, receipted_packets);
-    }
+    uint64_t freed_packets = 0;      // and they are back from the lane
+  };
+  struct Next {  // the packet that goes out next
+    bool again = false;
+    size_t device = 0;  // else whose
+    uint32_t payload_bytes = 0;
   };
 
   SourceWorker(std::vector<std::string> names, const Limits& limits, Arena& arena, Notifier inbox,
@@ -222,15 +220,16 @@ class SourceWorker final : public WorkerBase {
   void NoteCompletion();
   void CloseStreams();
   // The next packet that may go out: what a dead lane had, then devices in turn; or nothing.
-  absl::StatusOr<std::optional<Packet>> NextPacket();
+  std::optional<Next> FindNext();
+  absl::StatusOr<Packet> Take(const Next& next);
   bool MayTake(DeviceSlot& device);
-  // The lane with the fewest packets under way, or -1 when all are full.
-  int PickLane() const;
 
   const Limits limits_;
   const std::vector<std::string> names_;
   std::vector<DeviceSlot> devices_;
   std::vector<LaneSlot> lane_slots_;
+  LaneSchedule schedule_;
+  Clock::Duration now_{0};  // as last looked
   size_t next_device_ = 0;
   struct Again {
     size_t lane = 0;  // that it was on

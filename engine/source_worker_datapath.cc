@@ -11,8 +11,9 @@
 
 namespace godwit {
 
-// HOT PATH from here to PickLane.
+// HOT PATH from here to CountSent.
 absl::StatusOr<bool> SourceWorker::Step() {
+  now_ = Clock::Steady().Now();
   CloseStreams();
   TakeOrders();
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
@@ -35,13 +36,13 @@ absl::Status SourceWorker::TakeReceipts() {
     if (LaneGenerationOf(receipt) == slot.generation && packets <= slot.receipted_packets) continue;
     // The target has the next lane already, while the last one still gives its buffers back.
     if (LaneGenerationOf(receipt) > slot.generation && packets == 0) continue;
-    if (LaneGenerationOf(receipt) > slot.generation || packets > slot.sent_packets) {
+    if (LaneGenerationOf(receipt) > slot.generation || packets > schedule_.sent_packets(i)) {
       return absl::InvalidArgumentError(absl::StrCat("the target acknowledges ", packets,
                                                      " packets on lane ", i, ", but only ",
-                                                     slot.sent_packets, " were sent"));
+                                                     schedule_.sent_packets(i), " were sent"));
     }
+    schedule_.Receipted(i, packets - slot.receipted_packets, now_);
     slot.receipted_packets = packets;
-    slot.proven = true;
     if (slot.up) NoteReceiptDue(i, /*progress=*/true);
     while (slot.freed_packets < packets && !slot.unreceipted.empty()) {
       (void)slot.unreceipted.Pop();
@@ -134,56 +135,48 @@ bool SourceWorker::MayTake(DeviceSlot& device) {
   return next_index < uint64_t{device.loaded_packets} + limits_.window_packets;
 }
 
-absl::StatusOr<std::optional<Packet>> SourceWorker::NextPacket() {
-  if (!again_.empty()) return TakeAgain();
+std::optional<SourceWorker::Next> SourceWorker::FindNext() {
+  if (!again_.empty()) return Next{true, 0, again_.front().packet.header.payload_bytes};
   for (size_t tried = 0; tried < devices_.size(); ++tried) {
-    DeviceSlot& device = devices_[next_device_];
-    next_device_ = (next_device_ + 1) % devices_.size();
+    const size_t at = (next_device_ + tried) % devices_.size();
+    DeviceSlot& device = devices_[at];
     if (!MayTake(device)) continue;
-    if (device.reader->has_packet()) return device.reader->PopPacket();
-    return std::exchange(device.config_packet, std::nullopt);
+    return Next{false, at,
+                device.reader->has_packet() ? device.reader->front_bytes()
+                                            : device.config_packet->header.payload_bytes};
   }
   return std::nullopt;
 }
 
-int SourceWorker::PickLane() const {
-  int best = -1;
-  uint64_t best_under_way = limits_.queue_packets;
-  for (size_t i = 0; i < lane_slots_.size(); ++i) {
-    const LaneSlot& slot = lane_slots_[i];
-    const uint64_t under_way = slot.under_way();
-    if (!slot.up || (!slot.proven && under_way > 0)) continue;
-    const bool fewer = under_way < best_under_way;
-    const bool fresher = best >= 0 && under_way == best_under_way &&
-                         slot.sent_packets < lane_slots_[static_cast<size_t>(best)].sent_packets;
-    if (fewer || fresher) {
-      best = static_cast<int>(i);
-      best_under_way = under_way;
-    }
-  }
-  return best;
+absl::StatusOr<Packet> SourceWorker::Take(const Next& next) {
+  if (next.again) return TakeAgain();
+  next_device_ = (next.device + 1) % devices_.size();
+  DeviceSlot& device = devices_[next.device];
+  if (device.reader->has_packet()) return device.reader->PopPacket();
+  return *std::exchange(device.config_packet, std::nullopt);
 }
 
 absl::StatusOr<bool> SourceWorker::SendPackets() {
   bool worked = false;
-  for (int lane = PickLane(); lane >= 0; lane = PickLane()) {
-    GODWIT_ASSIGN_OR_RETURN(std::optional<Packet> packet, NextPacket());
-    if (!packet.has_value()) break;
+  while (const std::optional<Next> next = FindNext()) {
+    now_ = Clock::Steady().Now();  // a seal takes its time
+    const int lane = schedule_.Pick(next->payload_bytes, now_, /*ending=*/false);
+    if (lane < 0) break;
+    GODWIT_ASSIGN_OR_RETURN(Packet packet, Take(*next));
     const auto at = static_cast<size_t>(lane);
-    LaneSlot& slot = lane_slots_[at];
-    packet->header.lane_sequence = LaneCount(slot.generation, slot.sent_packets);
+    packet.header.lane_sequence = LaneCount(lane_slots_[at].generation, schedule_.sent_packets(at));
     PacketSeal* const seal = SealOf(at);
-    packet->header.sealed = seal != nullptr;
-    EncodePacketHeader(packet->header, packet->buffer.header(kFrameHeaderBytes));
-    if (seal != nullptr) seal->Seal(static_cast<uint16_t>(at), packet->buffer);
+    packet.header.sealed = seal != nullptr;
+    EncodePacketHeader(packet.header, packet.buffer.header(kFrameHeaderBytes));
+    if (seal != nullptr) seal->Seal(static_cast<uint16_t>(at), packet.buffer);
 
-    const size_t payload_bytes = packet->buffer.payload_bytes();
-    CountSent(at, packet->header, payload_bytes);
-    if (packet->header.is_config() && !all_sent()) NoteCompletion();
-    const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet->buffer, 1));
+    const size_t payload_bytes = packet.buffer.payload_bytes();
+    CountSent(at, packet.header, payload_bytes);
+    if (packet.header.is_config() && !all_sent()) NoteCompletion();
+    const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet.buffer, 1));
     if (taken == 0) {
-      // The queue has room (under_way() says so), so the lane is broken.
-      SendAgain(at, *std::move(packet));  // and counted already
+      // The queue has room (the schedule says so), so the lane is broken.
+      SendAgain(at, std::move(packet));  // and counted already
       if (lanes()[at]->status().ok()) {
         return absl::InternalError(
             absl::StrCat("lane ", lane, " takes no packet and has no error"));
@@ -191,29 +184,27 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
       LoseLane(at, lanes()[at]->status());
       continue;
     }
-    ++slot.sent_packets;
+    schedule_.Sent(at, payload_bytes, now_);
     NoteReceiptDue(at, /*progress=*/false);
-    slot.with_lane.Push(
-        {trace() != nullptr ? Clock::Steady().Now() : Clock::Duration(0), packet->header});
+    lane_slots_[at].with_lane.Push({now_, packet.header});
     worked = true;
   }
   return worked;
 }
 
-// The clock is read for the first packet on an idle lane and for each receipt, not for each packet.
 void SourceWorker::NoteReceiptDue(size_t lane, bool progress) {
   const LaneSlot& slot = lane_slots_[lane];
   std::atomic<int64_t>& since = lane_counters_[lane].waits_since;
-  if (slot.receipted_packets == slot.sent_packets) {
+  if (slot.receipted_packets == schedule_.sent_packets(lane)) {
     since.store(0, std::memory_order_relaxed);
   } else if (progress || since.load(std::memory_order_relaxed) == 0) {
-    since.store(Clock::Steady().Now().count(), std::memory_order_relaxed);
+    since.store(now_.count(), std::memory_order_relaxed);
   }
 }
 
 void SourceWorker::CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes) {
   LaneCounters& counters = lane_counters_[lane];
-  counters.queue_depth.store(static_cast<uint32_t>(lane_slots_[lane].under_way()),
+  counters.queue_depth.store(static_cast<uint32_t>(schedule_.under_way(lane)),
                              std::memory_order_relaxed);
   counters.bytes.fetch_add(payload_bytes, std::memory_order_relaxed);
   counters.packets.fetch_add(1, std::memory_order_relaxed);
@@ -253,7 +244,7 @@ bool SourceWorker::CollectSent() {
     while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(sent))) {
       worked = true;
       for (size_t k = 0; k < count; ++k) {
-        ++slot.returned_packets;
+        schedule_.Returned(i);
         if (trace() != nullptr) TraceReturn(i, slot.with_lane.front());
         Packet packet{std::move(sent[k]), slot.with_lane.Pop().header};
         if (slot.freed_packets < slot.receipted_packets) {
@@ -270,15 +261,15 @@ bool SourceWorker::CollectSent() {
   return worked;
 }
 
-// After SendPackets(): either all lanes are full, or what there is may not be sent, or there is
-// nothing.
+// After SendPackets(): either no lane has room that is worth using, or what there is may not be
+// sent, or there is nothing.
 void SourceWorker::NoteWaits() {
   bool ready = !again_.empty();
   for (const DeviceSlot& device : devices_) {
     ready |= device.config_packet.has_value() ||
              (device.reader != nullptr && device.reader->has_packet());
   }
-  const bool room = PickLane() >= 0;
+  const bool room = schedule_.Pick(limits_.packet_bytes, now_, /*ending=*/false) >= 0;
   starved_.Set(room && !ready && !all_sent());
   stalled_.Set(room && ready);
 }

@@ -57,6 +57,8 @@ class StateReader final : IoRing::Op {
   bool has_packet() const { return !ready_.empty(); }
   // The index of the packet that PopPacket() would give. REQUIRES: has_packet()
   uint32_t front_index() { return ready_.front().header.index; }
+  // Its payload's. REQUIRES: has_packet()
+  uint32_t front_bytes() { return ready_.front().header.payload_bytes; }
   // Headers have everything but lane_sequence. REQUIRES: has_packet()
   Packet PopPacket() { return ready_.Pop(); }
 

@@ -1,0 +1,90 @@
+// Which lane a packet takes.
+#ifndef GODWIT_ENGINE_LANE_SCHEDULE_H_
+#define GODWIT_ENGINE_LANE_SCHEDULE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/fixed_queue.h"
+
+namespace godwit {
+
+// Measures each lane by the trips of its packets and sends the next one where it is expected to
+// have arrived first. Where that is a lane that is full it waits, rather than to give a packet to
+// one so slow that it would come later and hold the target's window until then: docs/lanes.md.
+//
+// A trip is from Sent() to Receipted(). The shortest of the session tells of the way itself; what a
+// trip took longer, by the bytes that the lane had then, is what the lane takes a byte.
+//
+// Ownership: nothing but its counts.
+// Threads:   single-threaded.
+// Blocking:  never; no allocation after construction.
+// Errors:    none. What a peer says is checked by the caller.
+class LaneSchedule {
+ public:
+  // Of a lane that nothing is known of that much is under way, or two packets.
+  static constexpr uint64_t kUnmeasuredBytesMax = uint64_t{2} << 20;
+  // An idle lane is tried again after so many of the times that a packet is expected to take on it.
+  static constexpr int kTrialPause = 16;
+
+  // At most `queue_packets` are under way on each.
+  LaneSchedule(size_t lanes, uint32_t queue_packets);
+
+  // The lane for a packet of so many bytes, or -1: none has room, or one that has none now is worth
+  // waiting for. `ending`: it is one of the stream's last, and lanes are to end together; else a
+  // lane that has long carried nothing, being slow, may get it, to be measured again.
+  int Pick(uint64_t bytes, Clock::Duration now, bool ending) const;
+
+  // REQUIRES: Pick() has just given that lane.
+  void Sent(size_t lane, uint64_t bytes, Clock::Duration now);
+  // The transport is done with one more of its packets. A receipt may overtake this.
+  void Returned(size_t lane) { ++lanes_[lane].returned_packets; }
+  // The target has so many more of them. REQUIRES: they were sent
+  void Receipted(size_t lane, uint64_t packets, Clock::Duration now);
+  void Down(size_t lane) { lanes_[lane].up = false; }
+  // It was made again: nothing is under way or known, and it carries one packet until it is
+  // receipted.
+  void Up(size_t lane);
+
+  uint64_t under_way(size_t lane) const { return UnderWay(lanes_[lane]); }
+  uint64_t sent_packets(size_t lane) const { return lanes_[lane].sent_packets; }
+
+ private:
+  struct Trip {
+    Clock::Duration began{0};
+    uint64_t bytes = 0;       // of this packet
+    uint64_t lane_bytes = 0;  // in flight then, with this one
+  };
+  struct LaneState {
+    explicit LaneState(uint32_t queue_packets) : trips(queue_packets) {}
+    FixedQueue<Trip> trips;  // of packets that are not yet receipted, oldest first
+    Trip oldest;             // as its front, if there is one
+    bool up = true;
+    bool proven = true;     // something was receipted since it was made again
+    bool measured = false;  // ns_a_byte is known
+    double ns_a_byte = 0;
+    uint64_t in_flight_bytes = 0;
+    uint64_t sent_packets = 0;
+    uint64_t returned_packets = 0;
+    uint64_t receipted_packets = 0;
+    Clock::Duration receipt_at{0};  // the last
+  };
+
+  static uint64_t UnderWay(const LaneState& lane);
+  bool HasRoom(const LaneState& lane, uint64_t bytes) const;
+  // What it takes a byte, as far as can be seen by now.
+  double Cost(const LaneState& lane, double unmeasured, Clock::Duration now) const;
+  // How long it has been sending without one, in nanoseconds.
+  static double SinceReceipt(const LaneState& lane, Clock::Duration now);
+  void Measure(LaneState& lane, const Trip& trip, Clock::Duration now);
+
+  const uint32_t queue_packets_;
+  std::vector<LaneState> lanes_;
+  double shortest_trip_ns_ = 0;  // 0: none yet
+};
+
+}  // namespace godwit
+
+#endif  // GODWIT_ENGINE_LANE_SCHEDULE_H_
