@@ -177,6 +177,7 @@ class SourceSession::Impl final : public SessionBase {
   Clock::Duration stopped_at_{0};
   Clock::Duration stop_copy_at_{0};
   Clock::Duration loaded_at_{0};
+  Clock::Duration lane_finish_lag_{0};  // as the target says
   Clock::Duration done_at_{0};
 };
 

@@ -4,6 +4,7 @@
 #include <absl/strings/str_format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/errno_status.h"
@@ -141,6 +142,8 @@ absl::Status SourceSession::Impl::TakeLoaded(const control::Loaded& loaded) {
   worker_->SpinFor(Clock::Duration(0));
   StopMakingLanes();  // none is needed any more
   PublishProgress();
+  lane_finish_lag_ = Clock::Duration(static_cast<int64_t>(
+      std::min<uint64_t>(loaded.lane_finish_lag_ns(), std::numeric_limits<int64_t>::max())));
   GODWIT_RETURN_IF_ERROR(CompareLoaded(loaded));
   return AwaitStreamsClosed();
 }
@@ -350,6 +353,8 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
   }
   if (report.outcome == SessionOutcome::kDone) {
     report.downtime = done_at_ - stopped_at_;
+    // Whatever it says: they ended before that.
+    report.lane_finish_lag = std::min(lane_finish_lag_, loaded_at_ - stop_copy_at_);
     report.stream_time = loaded_at_ - (precopy_at_.count() > 0 ? precopy_at_ : stop_copy_at_);
   }
   report.precopy_time = precopy_time_;

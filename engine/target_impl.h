@@ -64,6 +64,9 @@ class TargetSession::Impl final : public SessionBase {
   bool TakeStopping(const control::ControlMessage& message);
   absl::Status LoaderFailure() const;
   absl::Status SendReceipts();
+  // How long after the first lane the last one had its last packet. One that had none since the
+  // source's VM was stopped counts from then. REQUIRES: all is loaded
+  Clock::Duration LaneFinishLag() const;
   absl::Status SendLoaded();
 
   absl::Status HandOver();
@@ -122,6 +125,7 @@ class TargetSession::Impl final : public SessionBase {
   Clock::Duration stopping_at_{0};  // the source said that its VM stands still
   Clock::Duration target_step_{0};  // how long the devices took to RESUMING
   Clock::Duration loaded_at_{0};
+  Clock::Duration lane_finish_lag_{0};
   Clock::Duration done_at_{0};
 };
 

@@ -151,9 +151,25 @@ absl::Status TargetSession::Impl::SendReceipts() {
   return channel_->Send(message);
 }
 
+Clock::Duration TargetSession::Impl::LaneFinishLag() const {
+  const Clock::Duration since = stopping_at_.count() > 0 ? stopping_at_ : ready_at_;
+  Clock::Duration first = Clock::Duration::max();
+  Clock::Duration last{0};
+  for (uint32_t i = 0; i < lane_count_; ++i) {
+    const Clock::Duration at(worker_->lane_counters(i).last_at_ns.load(std::memory_order_relaxed));
+    if (at.count() == 0) continue;
+    first = std::min(first, std::max(at, since));
+    last = std::max(last, std::max(at, since));
+  }
+  return last - std::min(first, last);
+}
+
 absl::Status TargetSession::Impl::SendLoaded() {
   promised_ = true;
   control::ControlMessage message;
+  lane_finish_lag_ = LaneFinishLag();
+  message.mutable_loaded()->set_lane_finish_lag_ns(
+      static_cast<uint64_t>(lane_finish_lag_.count()));
   for (size_t i = 0; i < devices_.size(); ++i) {
     control::Loaded::Device& row = *message.mutable_loaded()->add_devices();
     row.set_bytes(loaders_[i]->loaded_bytes());
@@ -290,6 +306,7 @@ void TargetSession::Impl::FillReport(SessionReport& report) const {
   if (report.outcome == SessionOutcome::kDone) {
     report.downtime = done_at_ - (stopping_at_.count() > 0 ? stopping_at_ : ready_at_);
     report.stream_time = loaded_at_ - ready_at_;
+    report.lane_finish_lag = lane_finish_lag_;
   }
   if (arena_ != nullptr) {
     report.arena_backing = arena_->backing_name();

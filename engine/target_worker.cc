@@ -178,6 +178,7 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   LaneCounters& counters = lane_counters_[lane];
   counters.packets.fetch_add(1, std::memory_order_relaxed);
   counters.bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
+  counters.last_at_ns.store(Clock::Steady().Now().count(), std::memory_order_relaxed);
   if (again) counters.duplicates.fetch_add(1, std::memory_order_relaxed);
   return absl::OkStatus();
 }

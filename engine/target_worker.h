@@ -39,6 +39,7 @@ class TargetWorker final : public WorkerBase {
     std::atomic<uint64_t> packets{0};     // received, and a new receive posted for each
     std::atomic<uint64_t> duplicates{0};  // of them
     std::atomic<uint64_t> receipt{0};     // what the source is to hear: LaneCount()
+    std::atomic<int64_t> last_at_ns{0};   // the last packet came, by the clock; 0: none did
     std::atomic<TransportKind> transport{TransportKind::kTcp};  // now
   };
 

@@ -44,6 +44,11 @@ std::string TrustText(const SessionReport& report) {
   return absl::StrCat("  trust      ", TrustKindName(report.trust), ", ", sealed, "\n");
 }
 
+std::string LaneFinishText(const SessionReport& report) {
+  if (report.lanes.size() < 2) return "";
+  return absl::StrFormat(", ended within %.1f ms", Milliseconds(report.lane_finish_lag));
+}
+
 std::string LanesText(const SessionReport& report) {
   uint64_t total = 0;
   for (const LaneReport& lane : report.lanes) total += lane.bytes;
@@ -56,7 +61,7 @@ std::string LanesText(const SessionReport& report) {
   for (const LaneReport& lane : report.lanes) transports.insert(lane.transport);
   if (transports.empty()) transports.insert("?");
   return absl::StrCat(report.lanes.size(), " over ", absl::StrJoin(transports, " and "), ": ",
-                      absl::StrJoin(report.lanes, "  ", share));
+                      absl::StrJoin(report.lanes, "  ", share), LaneFinishText(report));
 }
 
 // Null where there was no pre-copy.
@@ -177,6 +182,7 @@ nlohmann::json ReportJson(const SessionReport& report) {
   json["duration_ms"] = Milliseconds(report.duration);
   json["downtime_ms"] = Milliseconds(report.downtime);
   json["throughput_gib_s"] = ThroughputGibPerSecond(report);
+  json["lane_finish_lag_ms"] = Milliseconds(report.lane_finish_lag);
   json["precopy_ms"] = Milliseconds(report.precopy_time);
   json["switchover"] = SwitchoverJson(report);
   json["devices"] = nlohmann::json::array();
