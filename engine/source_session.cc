@@ -56,7 +56,8 @@ absl::Status SourceSession::Impl::ToStopCopy(size_t device) {
   if (watches_[device] == nullptr) {
     GODWIT_ASSIGN_OR_RETURN(UniqueFd stream,
                             OpenStream(stopping, device, DeviceState::kStopCopy, &steps_));
-    worker_->Open(device, std::move(stream), DeviceState::kStopCopy, nullptr);
+    worker_->Open(device, std::move(stream), DeviceState::kStopCopy, nullptr,
+                  stop_copy_bytes_[device]);
   } else {
     GODWIT_ASSIGN_OR_RETURN(const UniqueFd stream,
                             SetStateOf(stopping, device, DeviceState::kStopCopy, &steps_));
@@ -65,7 +66,10 @@ absl::Status SourceSession::Impl::ToStopCopy(size_t device) {
           "device ", stopping.name(),
           ": in STOP_COPY it begins a new stream, so it was reset since it went to PRE_COPY"));
     }
-    worker_->EnterStopCopy(device);
+    const uint64_t read_bytes =
+        worker_->device_counters(device).read_bytes.load(std::memory_order_relaxed);
+    worker_->EnterStopCopy(device, RemainingBytes(watches_[device]->estimate(), read_bytes,
+                                                  stop_copy_bytes_[device], Clock::Steady().Now()));
   }
   GODWIT_ASSIGN_OR_RETURN(std::string config, SaveConfig(device));
   worker_->SetConfig(device, std::move(config));

@@ -15,6 +15,14 @@
 
 namespace godwit {
 
+namespace {
+
+// So that nothing that a driver says overflows.
+constexpr uint64_t kBytesExpectedMax = uint64_t{1} << 56;
+static_assert(kBytesExpectedMax <= (uint64_t{1} << 62) / kDevicesMax);
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<SourceWorker>> SourceWorker::Make(std::vector<std::string> names,
                                                                  const Limits& limits, Arena& arena,
                                                                  const Notifier& events) {
@@ -58,10 +66,11 @@ void SourceWorker::Order(size_t device, const std::function<void(Orders&)>& put)
 }
 
 void SourceWorker::Open(size_t device, UniqueFd data_fd, DeviceState state,
-                        const Notifier* when_dry) {
+                        const Notifier* when_dry, uint64_t bytes_expected) {
   Order(device, [&](Orders& orders) {
     orders.data_fd = std::move(data_fd);
     orders.state = state;
+    orders.bytes_expected = bytes_expected;
     orders.when_dry = when_dry;
     orders.at = Clock::Steady().Now();
   });
@@ -74,9 +83,12 @@ void SourceWorker::ReadAgain(size_t device) {
   });
 }
 
-void SourceWorker::EnterStopCopy(size_t device) {
+void SourceWorker::EnterStopCopy(size_t device, uint64_t bytes_expected) {
   GODWIT_DCHECK(reads_held());
-  Order(device, [](Orders& orders) { orders.enter_stop_copy = true; });
+  Order(device, [&](Orders& orders) {
+    orders.enter_stop_copy = true;
+    orders.bytes_expected = bytes_expected;
+  });
 }
 
 void SourceWorker::SetConfig(size_t device, std::string config) {
@@ -120,10 +132,17 @@ void SourceWorker::TakeOrders() {
           limits_.chain_packets, ring(), arena(), orders.state);
       device.reader->SetTrace(trace());
       device.trip_began = orders.at;
+      device.end_expected = std::min(orders.bytes_expected, kBytesExpectedMax);
     }
     if (orders.config.has_value()) device.config = std::exchange(orders.config, std::nullopt);
     if (device.reader == nullptr) continue;
-    if (std::exchange(orders.enter_stop_copy, false)) device.reader->EnterStopCopy();
+    if (std::exchange(orders.enter_stop_copy, false)) {
+      device.reader->EnterStopCopy();
+      if (orders.bytes_expected > 0) {
+        device.end_expected =
+            device.reader->stream_bytes() + std::min(orders.bytes_expected, kBytesExpectedMax);
+      }
+    }
     if (std::exchange(orders.read_again, false)) {
       device.reader->ReadAgain();
       device.trip_began = orders.at;

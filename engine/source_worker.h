@@ -78,16 +78,18 @@ class SourceWorker final : public WorkerBase {
 
   // The device is in `state`, PRE_COPY or STOP_COPY, and this is its stream. `when_dry`, where it
   // isn't null, is notified each time that the stream runs dry in PRE_COPY, and outlives the
-  // worker.
-  void Open(size_t device, UniqueFd data_fd, DeviceState state, const Notifier* when_dry);
+  // worker. In STOP_COPY `bytes_expected` is what the stream will about have; 0: not known.
+  void Open(size_t device, UniqueFd data_fd, DeviceState state, const Notifier* when_dry,
+            uint64_t bytes_expected = 0);
   // A dry stream may have something again.
   void ReadAgain(size_t device);
   // From now on no stream in PRE_COPY is read; reads_held() once no such read is in flight, of
   // which `events` is notified. A driver may take its time with the read that it has.
   void HoldReads();
   bool reads_held() const { return reads_held_.load(std::memory_order_acquire); }
-  // REQUIRES: reads_held(), and the device has gone from PRE_COPY to STOP_COPY.
-  void EnterStopCopy(size_t device);
+  // REQUIRES: reads_held(), and the device has gone from PRE_COPY to STOP_COPY. `bytes_expected`:
+  // as for Open(), from here on.
+  void EnterStopCopy(size_t device, uint64_t bytes_expected = 0);
   // At most kConfigBytesMax.
   void SetConfig(size_t device, std::string config);
 
@@ -131,6 +133,7 @@ class SourceWorker final : public WorkerBase {
     std::unique_ptr<StateReader> reader;  // once there is a stream
     const Notifier* when_dry = nullptr;
     bool was_dry = false;
+    uint64_t end_expected = 0;      // of the stream, in bytes from its begin; 0: not known
     Clock::Duration trip_began{0};  // the last order to read, until something has been read
     std::optional<std::string> config;
     std::optional<Packet> config_packet;
@@ -141,6 +144,7 @@ class SourceWorker final : public WorkerBase {
   struct Orders {
     UniqueFd data_fd;
     DeviceState state = DeviceState::kStopCopy;
+    uint64_t bytes_expected = 0;
     const Notifier* when_dry = nullptr;
     bool read_again = false;
     Clock::Duration at{0};  // of the last of those
@@ -202,6 +206,7 @@ class SourceWorker final : public WorkerBase {
   absl::Status TakeReceipts();
   absl::StatusOr<bool> PumpReaders();
   bool PumpReader(size_t device);
+  size_t NextPacketBytes() const;
   void TimeTrip(size_t device);
   void NoteHeld();
   absl::StatusOr<bool> SendPackets();
@@ -231,6 +236,7 @@ class SourceWorker final : public WorkerBase {
   LaneSchedule schedule_;
   Clock::Duration now_{0};  // as last looked
   size_t next_device_ = 0;
+  bool ending_ = false;  // packets get smaller, so that lanes end together
   struct Again {
     size_t lane = 0;  // that it was on
     Packet packet;

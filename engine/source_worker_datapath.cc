@@ -10,6 +10,15 @@
 #include "engine/source_worker.h"
 
 namespace godwit {
+namespace {
+
+// Smaller ones cost more by their number than they win.
+constexpr size_t kLastPacketBytesMin = size_t{64} << 10;
+constexpr size_t kPageBytes = 4096;
+// What is unread is cut into so many packets a lane, and so many chains of them, at least.
+constexpr uint64_t kLastPackets = 2;
+
+}  // namespace
 
 // HOT PATH from here to CountSent.
 absl::StatusOr<bool> SourceWorker::Step() {
@@ -94,7 +103,29 @@ bool SourceWorker::PumpReader(size_t device) {
   if (dry != slot.was_dry) counters.dry.store(dry, std::memory_order_relaxed);
   slot.was_dry = dry;
   if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return false;
-  return reader.Pump();
+  const size_t packet_bytes = reader.idle() ? NextPacketBytes() : 0;
+  if (packet_bytes == 0 || !reader.Pump(packet_bytes)) return false;
+  ending_ = packet_bytes < limits_.packet_bytes;
+  return true;
+}
+
+// Where the devices have said how long their streams will be: the less is left of all of them, the
+// smaller. A stream that has more than it said is read as if it had said nothing.
+size_t SourceWorker::NextPacketBytes() const {
+  if (limits_.lanes == 1) return limits_.packet_bytes;
+  uint64_t unread_bytes = 0;
+  for (const DeviceSlot& device : devices_) {
+    if (device.reader == nullptr || device.reader->in_pre_copy()) return limits_.packet_bytes;
+    if (device.reader->ended()) continue;
+    const uint64_t read_bytes = device.reader->stream_bytes();
+    if (device.end_expected == 0 || read_bytes > device.end_expected) return limits_.packet_bytes;
+    unread_bytes += device.end_expected - read_bytes;
+  }
+  const uint64_t share =
+      unread_bytes / (kLastPackets * std::max(limits_.lanes, limits_.chain_packets));
+  const size_t smallest = std::min(limits_.packet_bytes, kLastPacketBytesMin);
+  if (share >= limits_.packet_bytes) return limits_.packet_bytes;
+  return std::max<size_t>(share / kPageBytes * kPageBytes, smallest);
 }
 
 // Once the first packet after an order has been read.
@@ -160,7 +191,7 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
   bool worked = false;
   while (const std::optional<Next> next = FindNext()) {
     now_ = Clock::Steady().Now();  // a seal takes its time
-    const int lane = schedule_.Pick(next->payload_bytes, now_, /*ending=*/false);
+    const int lane = schedule_.Pick(next->payload_bytes, now_, ending_);
     if (lane < 0) break;
     GODWIT_ASSIGN_OR_RETURN(Packet packet, Take(*next));
     const auto at = static_cast<size_t>(lane);
@@ -269,7 +300,7 @@ void SourceWorker::NoteWaits() {
     ready |= device.config_packet.has_value() ||
              (device.reader != nullptr && device.reader->has_packet());
   }
-  const bool room = schedule_.Pick(limits_.packet_bytes, now_, /*ending=*/false) >= 0;
+  const bool room = schedule_.Pick(limits_.packet_bytes, now_, ending_) >= 0;
   starved_.Set(room && !ready && !all_sent());
   stalled_.Set(room && ready);
 }

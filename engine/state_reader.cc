@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
@@ -60,7 +61,7 @@ void StateReader::EnterStopCopy() {
   dry_ = false;
 }
 
-bool StateReader::Pump() {
+bool StateReader::Pump(size_t packet_bytes) {
   if (!idle() || dry_ || ended_ || cancelled_ || !status_.ok() || ready_.free() < chain_packets_) {
     return false;
   }
@@ -78,7 +79,7 @@ bool StateReader::Pump() {
     Buffer buffer = chain_.Pop();
     io_uring_sqe* const sqe = ring_.NextSqe();
     constexpr auto kCurrentPosition = static_cast<uint64_t>(-1);
-    const auto bytes = static_cast<unsigned>(packet_bytes_);
+    const auto bytes = static_cast<unsigned>(std::min(packet_bytes, packet_bytes_));
     if (ring_.arena_registered()) {
       io_uring_prep_read_fixed(sqe, data_fd_.get(), buffer.payload(), bytes, kCurrentPosition, 0);
     } else {

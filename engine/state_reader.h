@@ -44,9 +44,13 @@ class StateReader final : IoRing::Op {
   void SetTrace(TraceSink* trace) { trace_ = trace; }
 
   // Starts the next chain if the last one is done, the stream goes on and isn't dry, there are free
-  // buffers and the packets of the last chain but one have been popped. Returns whether it did.
-  bool Pump();
+  // buffers and the packets of the last chain but one have been popped. Each of its packets has at
+  // most `packet_bytes`, or what the constructor had if that is less. Returns whether it did.
+  bool Pump(size_t packet_bytes);
+  bool Pump() { return Pump(packet_bytes_); }
 
+  // The stream's end has been read.
+  bool ended() const { return ended_; }
   bool in_pre_copy() const { return state_ != DeviceState::kStopCopy; }
   // In PRE_COPY the last chain ended with "nothing now": nothing is read before ReadAgain().
   bool dry() const { return dry_; }

@@ -168,8 +168,7 @@ absl::Status TargetSession::Impl::SendLoaded() {
   promised_ = true;
   control::ControlMessage message;
   lane_finish_lag_ = LaneFinishLag();
-  message.mutable_loaded()->set_lane_finish_lag_ns(
-      static_cast<uint64_t>(lane_finish_lag_.count()));
+  message.mutable_loaded()->set_lane_finish_lag_ns(static_cast<uint64_t>(lane_finish_lag_.count()));
   for (size_t i = 0; i < devices_.size(); ++i) {
     control::Loaded::Device& row = *message.mutable_loaded()->add_devices();
     row.set_bytes(loaders_[i]->loaded_bytes());

@@ -5,7 +5,9 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "godwit/device.h"
@@ -25,6 +27,7 @@ class WrappedDevice final : public Device {
   };
   std::function<absl::Status()> before_reset = [] { return absl::OkStatus(); };
   std::function<void()> before_precopy_info = [] {};
+  std::optional<uint64_t> stop_copy_bytes;  // in place of the device's
 
   const std::string& name() const override { return device_.name(); }
   absl::string_view kind() const override { return device_.kind(); }
@@ -39,7 +42,10 @@ class WrappedDevice final : public Device {
     const absl::Status before = before_reset();
     return before.ok() ? device_.Reset() : before;
   }
-  absl::StatusOr<uint64_t> StopCopyBytes() override { return device_.StopCopyBytes(); }
+  absl::StatusOr<uint64_t> StopCopyBytes() override {
+    if (stop_copy_bytes.has_value()) return *stop_copy_bytes;
+    return device_.StopCopyBytes();
+  }
   absl::StatusOr<PrecopyInfo> GetPrecopyInfo(int data_fd) override {
     before_precopy_info();
     return device_.GetPrecopyInfo(data_fd);
