@@ -36,18 +36,25 @@ void Rendezvous::AddPollFds(std::vector<pollfd>& fds) const {
 }
 
 // At most as many as there are places. None of those that come now makes room for another: what
-// they have said already is not read yet.
+// they have said already is not read yet. And no lane of the session makes room for them, unless
+// such lanes have all places.
 void Rendezvous::AcceptSome() {
-  size_t may_go = half_open_.size();
+  size_t read = half_open_.size();  // the first so many
+  auto may_go = std::count_if(half_open_.begin(), half_open_.end(), [](const HalfOpen& connection) {
+    return connection.shown() < Shown::kSession;
+  });
+  if (read == kHalfOpenMax) may_go = std::max<ptrdiff_t>(may_go, 1);
   while (may_go > 0 || half_open_.size() < kHalfOpenMax) {
     auto socket = AcceptTcp(listener_.get(), Deadline());
     if (!socket.ok()) return;  // nobody there, or gone again
     if (half_open_.size() == kHalfOpenMax) {
-      const auto end = std::next(half_open_.begin(), static_cast<ptrdiff_t>(may_go--));
-      const auto goes = WhoMakesRoom(half_open_.begin(), end);
+      const auto goes = WhoMakesRoom(half_open_.begin(),
+                                     std::next(half_open_.begin(), static_cast<ptrdiff_t>(read)));
       note_(absl::StrCat("too many connections that say nothing: dropped the oldest, from ",
                          goes->peer()));
       half_open_.erase(goes);
+      --read;
+      --may_go;
     }
     HalfOpen connection;
     connection.peer_text = PeerText(socket->get());
@@ -115,7 +122,12 @@ Rendezvous::ReadResult Rendezvous::TakePreface(HalfOpen& connection,
 }
 
 Rendezvous::ReadResult Rendezvous::TakeLane(HalfOpen& connection) {
-  connection.names_session = connection.Lane().session_id == session_id_;
+  const LaneHello lane = connection.Lane();
+  connection.names_session = lane.session_id == session_id_;
+  if (!session_id_.empty() && !connection.names_session) {
+    note_(absl::StrCat("turned away ", connection.peer(), ": a lane of another session"));
+    return ReadResult::kGone;
+  }
   if (!lane_key_.has_value()) return ReadResult::kComplete;
   if (!connection.challenge.has_value()) {
     connection.challenge = NewLaneChallenge();
@@ -132,8 +144,7 @@ Rendezvous::ReadResult Rendezvous::TakeLane(HalfOpen& connection) {
                        ": it takes no question: ", asked.message()));
     return ReadResult::kGone;
   }
-  if (IsLaneProof(&connection.bytes[kLanePrefaceBytes], *lane_key_, *connection.challenge,
-                  connection.Lane())) {
+  if (IsLaneProof(&connection.bytes[kLanePrefaceBytes], *lane_key_, *connection.challenge, lane)) {
     return ReadResult::kComplete;
   }
   note_(absl::StrCat("turned away ", connection.peer(),

@@ -52,7 +52,8 @@ class Rendezvous {
   int listener() const { return listener_.get(); }
   void AddPollFds(std::vector<pollfd>& fds) const;
 
-  // From now on lanes of that session keep their places before others; it is no proof of anything.
+  // From now on lanes of that session keep their places before others, and those of another are
+  // turned away: to name it is no proof of anything.
   void PreferSession(const std::string& session_id) { session_id_ = session_id; }
   // From now on a lane has to prove that it is of the session whose key this is.
   void RequireLaneProof(const TrafficKey& key) { lane_key_ = key; }

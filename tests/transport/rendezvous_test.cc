@@ -186,8 +186,8 @@ TEST_F(RendezvousTest, ALaneThatNamesTheSessionKeepsItsPlaceAmongTheSilent) {
             static_cast<ssize_t>(challenge.size()));
   std::vector<UniqueFd> strangers;
   for (int i = 0; i < 300; ++i) {
-    strangers.push_back(i % 2 == 0 ? Connect() : ConnectAndSay("GODWITLNfedcba98"));
-    if (i % 50 == 0) ExpectNobody();
+    strangers.push_back(i % 2 == 0 ? Connect() : ConnectAndSay("GODWITLN01234567"));
+    if (i < 150 && i % 50 == 0) ExpectNobody();
   }
   ExpectNobody();
   EXPECT_TRUE(HungUp(strangers.front()));
@@ -197,6 +197,15 @@ TEST_F(RendezvousTest, ALaneThatNamesTheSessionKeepsItsPlaceAmongTheSilent) {
   const auto arrival = Next();
   ASSERT_TRUE(arrival.has_value());
   EXPECT_EQ(arrival->lane.lane, 0x0304);
+}
+
+TEST_F(RendezvousTest, ALaneOfAnotherSessionGetsNoPlace) {
+  rendezvous_->PreferSession("fedcba9876543210");
+  rendezvous_->RequireLaneProof(TrafficKey{1, 2, 3});
+  const UniqueFd lane = ConnectAndSay(kLanePreface);
+  ExpectNobody();
+  EXPECT_TRUE(HungUp(lane));
+  EXPECT_THAT(notes_, HasSubstr("a lane of another session"));
 }
 
 TEST_F(RendezvousTest, WhoHasSaidSomethingStaysBeforeWhoHasNot) {

@@ -27,7 +27,7 @@ using std::chrono::steady_clock;
 
 // Connections that wait to be accepted: a session's lanes all arrive at once, and with them may
 // come strangers. Where it is full a lane's connect(2) is tried again only after a second.
-constexpr int kBacklog = 1024;
+constexpr int kBacklog = 4096;
 
 struct FreeAddrInfo {
   void operator()(addrinfo* list) const { ::freeaddrinfo(list); }
