@@ -24,17 +24,16 @@ constexpr std::chrono::seconds kLanesTimeout{8};
 absl::Status TargetSession::Impl::Listen() {
   GODWIT_ASSIGN_OR_RETURN(const TcpAddress address, ParseTcpAddress(options_.listen));
   GODWIT_ASSIGN_OR_RETURN(tls_, TlsContext::Make(options_.trust, TlsRole::kServer));
-  GODWIT_ASSIGN_OR_RETURN(
-      rendezvous_,
-      Rendezvous::Listen(
-          address, [this](const std::string& line) { observer_.OnNote(Printable(line)); },
-          options_.trust.kind()));
+  GODWIT_ASSIGN_OR_RETURN(rendezvous_,
+                          Rendezvous::Listen(
+                              address, [this](const std::string& line) { strangers_.Tell(line); },
+                              options_.trust.kind()));
   GODWIT_RETURN_IF_ERROR(
       Annotate(CheckPlainAllowed(options_.trust, rendezvous_->listener(), /*peer=*/false),
                absl::StrCat("listening on ", options_.listen)));
   callers_.emplace(
-      *rendezvous_, [this](absl::string_view line) { observer_.OnNote(Printable(line)); },
-      tls_.get(), options_.trust.peer_name,
+      *rendezvous_, [this](absl::string_view line) { strangers_.Tell(line); }, tls_.get(),
+      options_.trust.peer_name,
       [this](Rendezvous::Arrival& lane) { return ping_ != nullptr && ping_->TakeLane(lane); });
   observer_.OnListening(address.host, rendezvous_->port());
   return absl::OkStatus();
@@ -49,7 +48,7 @@ absl::Status TargetSession::Impl::WaitForPeer() {
     GODWIT_RETURN_IF_ERROR(CheckCancelled());
     absl::StatusOr<std::optional<TargetCallers::Call>> next = callers_->Next();
     if (!next.ok() && tls_ != nullptr) {
-      observer_.OnNote(absl::StrCat("turned away ", next.status().message()));
+      strangers_.Tell(absl::StrCat("turned away ", next.status().message()));
       continue;
     }
     GODWIT_ASSIGN_OR_RETURN(std::optional<TargetCallers::Call> call, std::move(next));
@@ -216,7 +215,7 @@ absl::Status TargetSession::Impl::AcceptTcpLanes() {
     // Here another version's preface comes from a stranger: the real peer is in the session.
     auto arrival = rendezvous_->Next();
     if (!arrival.ok()) {
-      observer_.OnNote(absl::StrCat("turned away ", arrival.status().message()));
+      strangers_.Tell(absl::StrCat("turned away ", arrival.status().message()));
       continue;
     }
     if (!arrival->has_value()) {
@@ -232,7 +231,7 @@ absl::Status TargetSession::Impl::AcceptTcpLanes() {
     if (taken.kind != PrefaceKind::kLane || taken.lane.session_id != session_id_ ||
         taken.lane.lane >= lane_count_ || taken.lane.generation != 0 ||
         (*sockets)[taken.lane.lane].valid()) {
-      observer_.OnNote(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
+      strangers_.Tell(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
       continue;
     }
     TuneLaneSocket(taken.socket.get());

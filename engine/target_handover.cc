@@ -81,7 +81,7 @@ std::unique_ptr<ControlChannel> TargetSession::Impl::NextCommitter() {
   for (size_t heard = 0; heard < TargetCallers::kArrivalsARound; ++heard) {
     auto call = callers_->Next();
     if (!call.ok()) {  // another version: not our source
-      observer_.OnNote(absl::StrCat("turned away ", call.status().message()));
+      strangers_.Tell(absl::StrCat("turned away ", call.status().message()));
       continue;
     }
     if (!call->has_value()) return nullptr;

@@ -21,6 +21,7 @@
 #include "engine/ping_responder.h"
 #include "engine/rdma_ports.h"
 #include "engine/session_base.h"
+#include "engine/stranger_notes.h"
 #include "engine/target_callers.h"
 #include "engine/target_worker.h"
 #include "godwit/session.h"
@@ -83,6 +84,7 @@ class TargetSession::Impl final : public SessionBase {
   void FillReport(SessionReport& report) const;
 
   const TargetOptions options_;
+  StrangerNotes strangers_{[this](const std::string& line) { observer_.OnNote(Printable(line)); }};
   std::unique_ptr<TlsContext> tls_;  // null: plain
   std::unique_ptr<Rendezvous> rendezvous_;
   std::optional<TargetCallers> callers_;           // of rendezvous_

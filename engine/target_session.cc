@@ -58,7 +58,7 @@ absl::Status TargetSession::Impl::FollowLanes() {
   for (size_t heard = 0; heard < kArrivalsARound; ++heard) {
     auto arrival = rendezvous_->Next();
     if (!arrival.ok()) {
-      observer_.OnNote(absl::StrCat("turned away ", arrival.status().message()));
+      strangers_.Tell(absl::StrCat("turned away ", arrival.status().message()));
       continue;
     }
     if (!arrival->has_value()) break;
@@ -67,7 +67,7 @@ absl::Status TargetSession::Impl::FollowLanes() {
     // A greeting that was heard before makes no lane.
     if (taken.kind != PrefaceKind::kLane || lane.session_id != session_id_ ||
         lane.lane >= lane_count_ || lane.generation <= lane_generations_[lane.lane]) {
-      observer_.OnNote(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
+      strangers_.Tell(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
       continue;
     }
     lane_generations_[lane.lane] = lane.generation;
@@ -212,6 +212,7 @@ SessionReport TargetSession::Impl::Run() {
   }
   if (channel_ != nullptr) Linger();
   ping_.reset();
+  strangers_.TellCount();
   callers_.reset();
   rendezvous_.reset();  // who comes now is told so at once, and not by silence
   report.status = status;

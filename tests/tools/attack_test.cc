@@ -32,6 +32,8 @@ constexpr size_t kRssMibMax = 256;  // 64 MiB of arena in it
 #endif
 // 128 half-open connections, 128 callers, and what a target has anyway.
 constexpr size_t kFdsMax = 320;
+// 256 lines at once, then ten a second.
+constexpr size_t kSaidBytesMax = size_t{128} << 10;
 
 std::string Random(size_t bytes) {
   static std::mt19937 random(/*seed=*/7);
@@ -113,9 +115,11 @@ class AttackTest : public testing::TestWithParam<Secured> {
     EXPECT_LE(target_->fds(), kFdsMax);
     EXPECT_LE(target_->rss_mib(), kRssMibMax);
     EXPECT_GT(target_->rss_mib(), 0U);
-    AttackTable::Of().Add(attack, GetParam(),
-                          absl::StrCat(HasFailure() ? "FAILED" : "moved", ", ", target_->fds(),
-                                       " fds, ", target_->rss_mib(), " MiB"));
+    EXPECT_LE(target_->said_bytes(), kSaidBytesMax);
+    AttackTable::Of().Add(
+        attack, GetParam(),
+        absl::StrCat(HasFailure() ? "FAILED" : "moved", ", ", target_->fds(), " fds, ",
+                     target_->rss_mib(), " MiB, ", target_->said_bytes() / 1024, " KiB said"));
   }
 
   const Watchdog watchdog_{"an attacked target", std::chrono::seconds(200)};
