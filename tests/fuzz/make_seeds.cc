@@ -3,12 +3,15 @@
 //
 //   make_fuzz_seeds CORPUS           writes them to CORPUS/TARGET/seed-NAME
 //   make_fuzz_seeds --check CORPUS   says which of them is not there, or is another
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <linux/pci_regs.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <iterator>
 #include <map>
 #include <string>
@@ -195,30 +198,30 @@ void AddTls(Seeds& seeds) {
   };
   const std::string talk = say(0x80, "hello") + say(0, "welcome") + pass;
   const std::string ends = Byte(0x87) + Byte(0) + Byte(7) + Byte(0) + pass;
+  const std::string hello = say(0x80, "hello");
+  const std::string alert = TlsRecord(21, std::string("\1\0", 2));  // close_notify
+  const auto add = [&seeds](const std::string& name, std::initializer_list<std::string> parts) {
+    seeds[absl::StrCat("tls/seed-", name)] = absl::StrJoin(parts, "");
+  };
   for (const size_t kind : {0U, 4U}) {  // a pre-shared key, certificates
+    const std::string flags = Byte(kind);
     const std::string name = kind == 0 ? "psk" : "certificates";
-    seeds["tls/seed-meet-" + name] = Byte(kind) + meet + talk + ends;
-    seeds["tls/seed-in-pieces-" + name] = Byte(kind) + Byte(0x81) + Byte(99) + meet + talk + ends;
-    seeds["tls/seed-changed-" + name] =
-        Byte(kind) + meet + say(0x80, "hello") + Byte(0x82) + Byte(200) + Byte(1) + pass;
-    seeds["tls/seed-changed-hello-" + name] = Byte(kind) + Byte(0x82) + Byte(60) + Byte(1) + meet;
-    seeds["tls/seed-again-" + name] =
-        Byte(kind) + meet + say(0x80, "hello") + Byte(0x84) + Byte(0) + pass;
-    seeds["tls/seed-cut-off-" + name] =
-        Byte(kind) + meet + say(0x80, "hello") + Byte(0x83) + Byte(128) + Byte(255) + pass;
-    const std::string alert = TlsRecord(21, std::string("\1\0", 2));  // close_notify
-    seeds["tls/seed-closed-by-another-" + name] =
-        Byte(kind) + pass + Byte(5) + Byte(alert.size()) + alert + pass;
+    add("meet-" + name, {flags, meet, talk, ends});
+    add("in-pieces-" + name, {flags, Byte(0x81), Byte(99), meet, talk, ends});
+    add("changed-" + name, {flags, meet, hello, Byte(0x82), Byte(200), Byte(1), pass});
+    add("changed-hello-" + name, {flags, Byte(0x82), Byte(60), Byte(1), meet});
+    add("again-" + name, {flags, meet, hello, Byte(0x84), Byte(0), pass});
+    add("cut-off-" + name, {flags, meet, hello, Byte(0x83), Byte(128), Byte(255), pass});
+    add("closed-by-another-" + name, {flags, pass, Byte(5), Byte(alert.size()), alert, pass});
     for (const size_t stranger : {1U, 3U, 9U, 11U}) {
-      const std::string head = Byte(kind | stranger) + Byte(1) + Byte(7);
-      const std::string preface = stranger == 11 ? "GODWIT" + Byte(kind == 0 ? 2 : 1) + "\1" : "";
-      const std::string at = name + "-" + std::to_string(stranger);
-      seeds["tls/seed-hello-13-" + at] = head + preface + ClientHello(0x0304);
-      seeds["tls/seed-hello-12-" + at] = head + preface + ClientHello(0x0303);
-      seeds["tls/seed-http-" + at] = head + preface + "GET / HTTP/1.1\r\n\r\n";
-      seeds["tls/seed-alert-" + at] = head + preface + alert;
-      seeds["tls/seed-long-record-" + at] =
-          head + preface + "\x16\3\1\xff\xff" + std::string(99, '\1');
+      std::string head = absl::StrCat(Byte(kind | stranger), Byte(1), Byte(7));
+      if (stranger == 11) absl::StrAppend(&head, "GODWIT", Byte(kind == 0 ? 2 : 1), "\1");
+      const std::string at = absl::StrCat(name, "-", stranger);
+      add("hello-13-" + at, {head, ClientHello(0x0304)});
+      add("hello-12-" + at, {head, ClientHello(0x0303)});
+      add("http-" + at, {head, "GET / HTTP/1.1\r\n\r\n"});
+      add("alert-" + at, {head, alert});
+      add("long-record-" + at, {head, "\x16\3\1\xff\xff", std::string(99, '\1')});
     }
   }
 }

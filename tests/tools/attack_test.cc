@@ -241,10 +241,13 @@ TEST_P(HandshakeAttackTest, ThatEndTooSoon) {
 }
 
 TEST_P(HandshakeAttackTest, ThatStopAfterTheClientHello) {
+  constexpr size_t kHellos = 500;
   std::vector<UniqueFd> held;
-  for (int i = 0; i < 500; ++i) held.push_back(ConnectAndSay(Preface() + ClientHello()));
+  held.reserve(kHellos);
+  for (size_t i = 0; i < kHellos; ++i) held.push_back(ConnectAndSay(Preface() + ClientHello()));
   const auto slow = ByteByByte(Preface(), ClientHello().substr(0, 100), 100);
-  ExpectTheSourceGetsThrough("500 right ClientHellos and no more, 100 byte by byte");
+  ExpectTheSourceGetsThrough(
+      absl::StrCat(kHellos, " right ClientHellos and no more, 100 byte by byte"));
 }
 
 // In a session that runs.

@@ -46,6 +46,7 @@ class AttackedTarget {
                                       device};
     if (!psk_file.empty()) words.insert(words.end(), {"--psk-file", psk_file});
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
     pid_ = ::fork();
