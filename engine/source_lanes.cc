@@ -16,6 +16,9 @@ namespace {
 constexpr std::chrono::seconds kTroubleOver{1};
 // A target says at once what it has received, whatever its devices do.
 constexpr std::chrono::seconds kReceiptTimeout{3};
+// The worker waits for a full lane where that is the fastest. One that is late by so much it looks
+// at again: others may be worth more now, and nothing else may wake it.
+constexpr std::chrono::milliseconds kReceiptLate{100};
 // It says something every second.
 constexpr std::chrono::seconds kTargetLives{2};
 // A worker brings up a lane when the one before has given back its buffers.
@@ -86,15 +89,19 @@ void SourceSession::Impl::DropSilentLanes() {
   const Clock::Duration now = Clock::Steady().Now();
   // A target that is silent altogether is the control channel's to notice.
   if (now - channel_->last_received() > kTargetLives) return;
+  bool late = false;
   for (uint32_t i = 0; i < options_.lanes; ++i) {
     const Clock::Duration since(
         worker_->lane_counters(i).waits_since.load(std::memory_order_relaxed));
-    if (!lane_lives_[i].up || since.count() == 0 || now - since < kReceiptTimeout) continue;
+    if (!lane_lives_[i].up || since.count() == 0) continue;
+    late |= now - since > kReceiptLate;
+    if (now - since < kReceiptTimeout) continue;
     worker_->DropLane(i, lane_lives_[i].generation,
                       absl::DeadlineExceededError(
                           absl::StrCat("the target has receipted nothing on it for ",
                                        std::chrono::milliseconds(kReceiptTimeout).count(), " ms")));
   }
+  if (late) worker_->Wake();
 }
 
 absl::Status SourceSession::Impl::AskForLane(uint32_t lane) {

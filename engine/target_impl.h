@@ -65,8 +65,8 @@ class TargetSession::Impl final : public SessionBase {
   bool TakeStopping(const control::ControlMessage& message);
   absl::Status LoaderFailure() const;
   absl::Status SendReceipts();
-  // How long after the first lane the last one had its last packet. One that had none since the
-  // source's VM was stopped counts from then. REQUIRES: all is loaded
+  // How long after the first lane the last one had its last packet, of those that had any since the
+  // source's VM was stopped. REQUIRES: all is loaded
   Clock::Duration LaneFinishLag() const;
   absl::Status SendLoaded();
 

@@ -157,9 +157,9 @@ Clock::Duration TargetSession::Impl::LaneFinishLag() const {
   Clock::Duration last{0};
   for (uint32_t i = 0; i < lane_count_; ++i) {
     const Clock::Duration at(worker_->lane_counters(i).last_at_ns.load(std::memory_order_relaxed));
-    if (at.count() == 0) continue;
-    first = std::min(first, std::max(at, since));
-    last = std::max(last, std::max(at, since));
+    if (at.count() == 0 || at < since) continue;
+    first = std::min(first, at);
+    last = std::max(last, at);
   }
   return last - std::min(first, last);
 }

@@ -171,8 +171,8 @@ struct SessionReport {
   std::chrono::nanoseconds downtime{0};
   // From the first byte that could flow to all devices loaded: what throughput is measured over.
   std::chrono::nanoseconds stream_time{0};
-  // Of lanes that carried anything: from the first one's last packet to the last one's, as they
-  // came to the target. One that had none since the devices were stopped counts from then.
+  // Of lanes that carried anything since the devices were stopped: from the first one's last packet
+  // to the last one's, as they came to the target.
   std::chrono::nanoseconds lane_finish_lag{0};
   // Source, where there was any: devices in PRE_COPY until the decision to stop them.
   std::chrono::nanoseconds precopy_time{0};

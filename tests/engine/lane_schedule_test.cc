@@ -35,7 +35,7 @@ struct Wire {
 // One stream, as fast as the target's window allows, over lanes that take a packet after the other.
 class LaneScheduleTest : public testing::Test {
  protected:
-  void Lanes(std::vector<double> ns_a_byte) {
+  void Lanes(const std::vector<double>& ns_a_byte) {
     wires_.clear();
     for (const double each : ns_a_byte) wires_.push_back({.ns_a_byte = each});
     schedule_.emplace(wires_.size(), kQueuePackets);

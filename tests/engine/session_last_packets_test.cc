@@ -108,7 +108,6 @@ TEST_F(SessionLastPacketsTest, AreWholeAgainWhereThereIsMoreThanTheDeviceSaid) {
 TEST_F(SessionLastPacketsTest, HowFarApartTheLanesEndedIsTheSameOnBothSides) {
   Move(4);
   EXPECT_EQ(source_.lane_finish_lag, target_.lane_finish_lag);
-  EXPECT_GT(source_.lane_finish_lag.count(), 0);
   EXPECT_LE(source_.lane_finish_lag, source_.stream_time);
 }
 

@@ -28,6 +28,10 @@ moves() {
   stop "$proxy"
   check_json "$name" "$name.json" /devices/0/content_verified true
   check_says "$name" "send-$name.out" '^  lanes .* ended within [0-9.]+ ms$'
+  local lag
+  lag=$(json "$name.json" /lane_finish_lag_ms)
+  [[ $lag == *[1-9]* ]] || fail "$name: four lanes that ended within $lag ms"
+  check_json "$name, target" "$name-target.json" /lane_finish_lag_ms "$lag"
 }
 
 # permille NAME LANE: of the bytes, that it carried.
