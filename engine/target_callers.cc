@@ -1,6 +1,7 @@
 #include "engine/target_callers.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/strip.h>
 
 #include <algorithm>
 #include <utility>
@@ -77,7 +78,10 @@ std::optional<TargetCallers::Call> TargetCallers::Hear() {
       return call;
     }
     if (!message.ok()) {
-      TurnAway(*caller->channel, message.status().message());
+      // (It begins with whose it is, which TurnAway() says, too.)
+      TurnAway(*caller->channel,
+               absl::StripPrefix(message.status().message(),
+                                 absl::StrCat("peer ", caller->channel->peer(), ": ")));
     } else if (Clock::Steady().Now() - caller->came_at > kTimeout) {
       TurnAway(*caller->channel, absl::StrCat("it said nothing in ", kTimeout.count(), " s"));
     } else {

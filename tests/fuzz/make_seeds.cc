@@ -263,6 +263,15 @@ void AddHandshakes(Seeds& seeds) {
       streamed + Say(messages[6]) + Hear(ControlMessage::kDone) + Say(messages[12]);
   seeds["handshake/seed-aborted"] = streamed + Say(messages[9]);
 
+  ControlMessage ping = messages[0];
+  ping.mutable_hello()->set_ping(true);
+  seeds["handshake/seed-pinged"] =
+      to_target + Say(ping) + Hear(ControlMessage::kDeviceTable) + Say(no_verbs) +
+      Step(kOpenLane, 0, "GODWITLN" + kSessionId + wire::BigEndian(0, 4)) +
+      Hear(ControlMessage::kLaneSetup) +
+      Step(kSayOnLane, 0, wire::WithLength(std::string(wire::kHeaderBytes + 8, '\0'))) +
+      Hear(ControlMessage::kReceipts);
+
   const std::string welcomed = Byte(1) + greeting + Hear(ControlMessage::kHello) +
                                Say(messages[1]) + Hear(ControlMessage::kDeviceTable) +
                                Say(messages[2]) + Hear(ControlMessage::kLaneSetup) + Say(no_verbs);

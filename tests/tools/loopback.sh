@@ -15,7 +15,7 @@ readonly number='\d+(\.\d+)?' crc='[0-9a-f]{8}'
 check_says "summary" summary.out "^moved 2 devices, $number (MiB|GiB), at $number GiB/s\$"
 check_says "summary" summary.out "^  time +$number s in all, $number s of it downtime\$"
 check_says "summary" summary.out '^  packets +\d+, of which \d+ arrived out of order$'
-check_says "summary" summary.out "^  lanes +4 over tcp: $number %  $number %  $number %  $number %\$"
+check_says "summary" summary.out "^  lanes +4 over tcp: $number %  $number %  $number %  $number %, ended within $number ms\$"
 for seed in 1 2; do
   check_says "summary" summary.out "^  device +soft:size=$size_bytes,seed=$seed: .*state verified: digest ($crc) sent, \\1 loaded, content as expected\$"
 done
