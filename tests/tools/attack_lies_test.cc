@@ -176,6 +176,13 @@ ControlMessage Forget() {
   return message;
 }
 
+absl::Status ProveFirstLane(const RawSource& source) {
+  const LaneGreeting greeting(source.session_id,
+                              source.channel.Key(kLaneKeyLabel, source.session_id));
+  return greeting.Prove(source.lanes[0].get(), /*lane=*/0, /*generation=*/0,
+                        std::chrono::steady_clock::now() + kPatience);
+}
+
 bool LiesTest::TargetMovesWith(const Told& told) const {
   const Devices devices({kSpec}, DeviceRole::kTarget);
   TargetOptions options = RunningTarget::DefaultOptions();
@@ -196,7 +203,8 @@ bool LiesTest::TargetMovesWith(const Told& told) const {
       liar.Say(RawSource::Setup());
       source.lanes.push_back(ConnectTo(source.port));
       Say(source.lanes[0].get(), source.LanePreface(0));
-      if (source.tls != nullptr) source.ProveLane(0);
+      // May fail: a lane that names another session than Hello did is asked for nothing.
+      if (source.tls != nullptr) (void)ProveFirstLane(source);
       if (!liar.Hear(ControlMessage::kLaneSetup).has_value()) return false;
       // Out of turn in a session over TCP: said only to lie about it.
       if (told.kind == ControlMessage::kRemakeLane) liar.Say(RemakeLane());
