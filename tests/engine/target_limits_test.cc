@@ -78,6 +78,7 @@ TEST(TargetLimitsTest, AtTheLimitASourceIsWelcome) {
 
 TEST(TargetLimitsTest, TheDefaultsAreTheFormats) {
   control::Hello hello;
+  hello.set_frame_version(1);
   hello.set_lanes(64);
   hello.set_packet_bytes((8 << 20) - 80);
   EXPECT_TRUE(CheckAskedFor(hello, TargetOptions()).ok());
