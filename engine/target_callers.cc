@@ -57,21 +57,24 @@ absl::StatusOr<bool> TargetCallers::TakeArrival() {
   Caller caller;
   caller.channel = std::make_unique<ControlChannel>(std::move(arrival->socket), arrival->peer,
                                                     /*expect_preface=*/false, std::move(tls));
-  caller.came_at = Clock::Steady().Now();
+  caller.network_number = NetworkOf(arrival->peer);
+  caller.came_at = caller.stepped = Clock::Steady().Now();
   (void)caller.channel->Flush();  // our preface; what fails here is found by Receive()
   callers_.push_back(std::move(caller));
   return true;
 }
 
 void TargetCallers::MakeRoom() {
-  const auto goes = WhoMakesRoom(callers_.begin(), callers_.end());
+  const auto goes = WhoMakesRoom(callers_.begin(), callers_.end(), Clock::Steady().Now());
   TurnAway(*goes->channel, "too many say nothing, and it is the oldest");
   callers_.erase(goes);
 }
 
 std::optional<TargetCallers::Call> TargetCallers::Hear() {
   for (auto caller = callers_.begin(); caller != callers_.end();) {
+    const auto stood = caller->shown();
     auto message = caller->channel->Receive();
+    if (caller->shown() > stood) caller->stepped = Clock::Steady().Now();
     if (message.ok() && message->has_value()) {
       Call call = {std::move(caller->channel), **std::move(message), caller->came_at};
       callers_.erase(caller);

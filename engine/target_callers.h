@@ -25,7 +25,7 @@ namespace godwit {
 
 // Hears them all at once, so that none that is silent holds up the next. A Godwit's first message
 // comes right behind its preface, or behind the TLS handshake: who has to make room for a newer one
-// is the oldest of those that have come least far towards it, of the host that has most of them.
+// is chosen by WhoMakesRoom().
 //
 // Ownership: owns the connections; borrows the rendezvous and the TLS context.
 // Threads:   single-threaded.
@@ -71,8 +71,12 @@ class TargetCallers {
   struct Caller {
     std::unique_ptr<ControlChannel> channel;
     Clock::Duration came_at{0};
+    size_t network_number = 0;
+    Clock::Duration stepped{0};  // came, or stood better than before
 
-    const std::string& peer() const { return channel->peer(); }
+    bool belongs() const { return channel->authenticated(); }
+    size_t network() const { return network_number; }
+    Clock::Duration stepped_at() const { return stepped; }
     ControlChannel::Standing shown() const { return channel->standing(); }
   };
 

@@ -2,33 +2,65 @@
 #ifndef GODWIT_TRANSPORT_MAKE_ROOM_H_
 #define GODWIT_TRANSPORT_MAKE_ROOM_H_
 
+#include <absl/strings/match.h>
 #include <absl/strings/string_view.h>
+#include <arpa/inet.h>
 
-#include <algorithm>
+#include <chrono>
 #include <cstddef>
-#include <map>
+#include <functional>
+#include <iterator>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+
+#include "base/clock.h"
 
 namespace godwit {
 
-// "10.0.0.2:7471" without its port.
-inline absl::string_view HostOf(absl::string_view peer) { return peer.substr(0, peer.rfind(':')); }
+// Who has come no step further for so long has stalled: several round trips of any network.
+inline constexpr std::chrono::milliseconds kStalledAfter{500};
 
-// Of connections, oldest first, the one that makes room: of those that have shown least that they
-// belong here the oldest of the host that has most of them. So who floods the port pushes out
-// itself. Each has `shown()`, the more the better, and `peer()`. REQUIRES: begin != end
-template <typename Iterator>
-Iterator WhoMakesRoom(Iterator begin, Iterator end) {
-  const auto least = std::min_element(begin, end, [](const auto& a, const auto& b) {
-                       return a.shown() < b.shown();
-                     })->shown();
-  std::map<absl::string_view, size_t> count_by_host;
-  size_t most = 0;
-  for (auto at = begin; at != end; ++at) {
-    if (at->shown() == least) most = std::max(most, ++count_by_host[HostOf(at->peer())]);
+// A number for the network that "10.0.0.2:7471" or "[fe80::1]:7471" is in: of an IPv6 address its
+// /64, which is what one host can have.
+inline size_t NetworkOf(absl::string_view peer) {
+  std::string host(peer.substr(0, peer.rfind(':')));
+  in6_addr address = {};
+  constexpr size_t kNetworkBytes = 8;
+  if (absl::StartsWith(host, "[") &&
+      ::inet_pton(AF_INET6, host.substr(1, host.find_first_of("%]") - 1).c_str(), &address) == 1) {
+    host.assign(reinterpret_cast<const char*>(&address), kNetworkBytes);
   }
-  return std::find_if(begin, end, [&](const auto& connection) {
-    return connection.shown() == least && count_by_host[HostOf(connection.peer())] == most;
-  });
+  return std::hash<std::string>()(host);
+}
+
+// Of connections, oldest first, the one that makes room: nobody who belongs here while others are
+// there; then first those of a network that has more than a quarter of all, so that who floods the
+// port pushes out itself; of these first who has stalled, then who has shown least, then the
+// oldest. Each has `belongs()`, `network()`, `stepped_at()`, when it last came a step further, and
+// `shown()`, the more the better. REQUIRES: begin != end
+template <typename Iterator>
+Iterator WhoMakesRoom(Iterator begin, Iterator end, Clock::Duration now) {
+  constexpr size_t kQuarter = 4;
+  std::unordered_map<size_t, size_t> of_network;
+  for (auto at = begin; at != end; ++at) {
+    if (!at->belongs()) ++of_network[at->network()];
+  }
+  const auto all = static_cast<size_t>(std::distance(begin, end));
+  const auto worth = [&](const auto& connection) {
+    const bool floods = !connection.belongs() && of_network[connection.network()] * kQuarter > all;
+    const bool stalls = now - connection.stepped_at() > kStalledAfter;
+    return std::make_tuple(connection.belongs(), !floods, !stalls, connection.shown());
+  };
+  Iterator least = begin;
+  auto least_worth = worth(*begin);
+  for (auto at = std::next(begin); at != end; ++at) {
+    const auto its = worth(*at);
+    if (!(its < least_worth)) continue;
+    least = at;
+    least_worth = its;
+  }
+  return least;
 }
 
 }  // namespace godwit

@@ -40,16 +40,16 @@ void Rendezvous::AddPollFds(std::vector<pollfd>& fds) const {
 // such lanes have all places.
 void Rendezvous::AcceptSome() {
   size_t read = half_open_.size();  // the first so many
-  auto may_go = std::count_if(half_open_.begin(), half_open_.end(), [](const HalfOpen& connection) {
-    return connection.shown() < Shown::kSession;
-  });
+  auto may_go = std::count_if(half_open_.begin(), half_open_.end(),
+                              [](const HalfOpen& connection) { return !connection.belongs(); });
   if (read == kHalfOpenMax) may_go = std::max<ptrdiff_t>(may_go, 1);
   while (may_go > 0 || half_open_.size() < kHalfOpenMax) {
     auto socket = AcceptTcp(listener_.get(), Deadline());
     if (!socket.ok()) return;  // nobody there, or gone again
     if (half_open_.size() == kHalfOpenMax) {
-      const auto goes = WhoMakesRoom(half_open_.begin(),
-                                     std::next(half_open_.begin(), static_cast<ptrdiff_t>(read)));
+      const auto goes =
+          WhoMakesRoom(half_open_.begin(),
+                       std::next(half_open_.begin(), static_cast<ptrdiff_t>(read)), clock_.Now());
       note_(absl::StrCat("too many connections that say nothing: dropped the oldest, from ",
                          goes->peer()));
       half_open_.erase(goes);
@@ -59,7 +59,9 @@ void Rendezvous::AcceptSome() {
     HalfOpen connection;
     connection.peer_text = PeerText(socket->get());
     connection.socket = *std::move(socket);
-    connection.deadline = clock_.Now() + kPrefaceTimeout;
+    connection.network_number = NetworkOf(connection.peer_text);
+    connection.stepped = clock_.Now();
+    connection.deadline = connection.stepped + kPrefaceTimeout;
     half_open_.push_back(std::move(connection));
   }
 }
@@ -94,6 +96,7 @@ Rendezvous::ReadResult Rendezvous::ReadPreface(HalfOpen& connection,
                            ": it left before saying what it wants"));
         return ReadResult::kGone;
       }
+      if (connection.bytes_have == 0) connection.stepped = clock_.Now();
       connection.bytes_have += static_cast<size_t>(got);
     }
     const ReadResult taken =

@@ -65,11 +65,12 @@ class Rendezvous {
   static constexpr size_t kHalfOpenMax = 128;
 
  private:
-  enum class Shown { kNothing, kSomething, kSession };
   struct HalfOpen {
     UniqueFd socket;
     std::string peer_text;
     Clock::Duration deadline;
+    size_t network_number = 0;
+    Clock::Duration stepped{0};  // connected, or said its first byte
     std::array<char, kLanePrefaceBytes + kLaneProofBytes> bytes;
     size_t bytes_have = 0;
     size_t bytes_wanted = kControlPrefaceBytes;
@@ -79,10 +80,10 @@ class Rendezvous {
 
     LaneHello Lane() const;
     const std::string& peer() const { return peer_text; }
-    Shown shown() const {
-      if (names_session) return Shown::kSession;
-      return bytes_have > 0 ? Shown::kSomething : Shown::kNothing;
-    }
+    bool belongs() const { return names_session; }
+    size_t network() const { return network_number; }
+    Clock::Duration stepped_at() const { return stepped; }
+    bool shown() const { return bytes_have > 0; }
   };
   enum class ReadResult { kMore, kComplete, kGone };
 
