@@ -18,6 +18,8 @@ absl::string_view WordText(HandoverWord word) {
       return "done";
     case HandoverWord::kRolledBack:
       return "rolled back";
+    case HandoverWord::kForget:
+      return "forget";
   }
   return "";
 }

@@ -15,10 +15,10 @@ namespace godwit {
 inline constexpr absl::string_view kHandoverKeyLabel = "EXPORTER-godwit-handover";
 inline constexpr size_t kHandoverProofBytes = 32;
 
-// The messages that decide who runs the devices. Each is true from the first time it is said and
+// The messages of the handover. Each is true from the first time it is said and
 // for as long as its session is remembered: to say it again, as who overheard its proof could, does
 // no harm.
-enum class HandoverWord { kCommit, kDone, kRolledBack };
+enum class HandoverWord { kCommit, kDone, kRolledBack, kForget };
 
 // kHandoverProofBytes: HMAC-SHA256 under `key`, which only the ends of the connection that the
 // session began on can know. TLS itself proves no more than that a peer is *some* host that is

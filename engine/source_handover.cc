@@ -56,7 +56,7 @@ absl::Status SourceSession::Impl::SendCommit() {
 
 void SourceSession::Impl::SendForget() {
   control::ControlMessage message;
-  message.mutable_forget();
+  message.mutable_forget()->set_proof(HandoverProof(HandoverWord::kForget));
   (void)channel_->Send(message);  // a target that doesn't hear it forgets after a while
 }
 

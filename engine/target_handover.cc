@@ -112,7 +112,11 @@ void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
     if (channel_ != nullptr) {
       const auto message = Receive();
       if (message.ok() && message->has_value()) {
-        if ((*message)->has_forget()) return;
+        // (Who has overheard a Commit's proof can repeat it, and must not end the answers.)
+        if ((*message)->has_forget() &&
+            IsPeersWord(HandoverWord::kForget, (*message)->forget().proof())) {
+          return;
+        }
         if ((*message)->has_commit()) {
           committed_ = true;
           (void)channel_->Send(outcome);

@@ -52,6 +52,7 @@ TEST(HandoverProofTest, IsWhatTheDocumentSays) {
       {HandoverWord::kDone, "28ee0d37a45896656347c52e85355f448e533a39ab04fd210e8660ac0546feda"},
       {HandoverWord::kRolledBack,
        "85b873361c54930cd456bba964f41dbffb1423d92a0a9549211609b27e9f624f"},
+      {HandoverWord::kForget, "d836cf6be0e1b40453909e62338f069f6999c104261eb4ef0194de2c1510bd3b"},
   };
   for (const auto& [word, hex] : right) {
     EXPECT_EQ(absl::BytesToHexString(ProveHandover(key, word)), hex);
@@ -119,8 +120,16 @@ TEST_F(InsiderTest, CannotCommitInTheSourcesPlace) {
   const auto answer = again.Receive();
   ASSERT_TRUE(answer.has_value() && answer->has_done());
   EXPECT_TRUE(IsHandoverProof(answer->done().proof(), key, HandoverWord::kDone));
+  // Nor end the answers, though it repeats a Commit that it has overheard.
   control::ControlMessage forget;
-  forget.mutable_forget();
+  for (const std::string& proof : {std::string(), right}) {
+    forget.mutable_forget()->set_proof(proof);
+    again.Send(forget);
+    again.Send(CommitWith(source.session_id, right));
+    const auto still = again.Receive();
+    ASSERT_TRUE(still.has_value() && still->has_done());
+  }
+  forget.mutable_forget()->set_proof(ProveHandover(key, HandoverWord::kForget));
   again.Send(forget);
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
   devices.ExpectAllIn(DeviceState::kRunning);
@@ -152,7 +161,8 @@ TEST_F(InsiderTest, CannotTellTheSourceHowItEnded) {
     }
     t.channel.Send(RolledBackWith(ProveHandover(key, HandoverWord::kRolledBack)));
     const auto forget = t.channel.Receive();
-    EXPECT_TRUE(forget.has_value() && forget->has_forget());
+    ASSERT_TRUE(forget.has_value() && forget->has_forget());
+    EXPECT_TRUE(IsHandoverProof(forget->forget().proof(), key, HandoverWord::kForget));
   };
   const SessionReport report = RunSource(devices, target, act, std::chrono::seconds(60), trust_);
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
