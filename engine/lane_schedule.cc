@@ -58,7 +58,9 @@ int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
   constexpr double kNever = std::numeric_limits<double>::infinity();
   // What is unknown is taken for as good as the best.
   double unmeasured = kNever;
+  int up = 0;
   for (const LaneState& lane : lanes_) {
+    if (lane.up) ++up;
     if (lane.up && lane.measured) unmeasured = std::min(unmeasured, lane.ns_a_byte);
   }
   if (unmeasured == kNever) unmeasured = kNsAByteMin;
@@ -77,12 +79,17 @@ int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
         std::max(0.0, static_cast<double>(lane.in_flight_bytes) * cost - SinceReceipt(lane, now));
     const double time = shortest_trip_ns_ + ahead + static_cast<double>(bytes) * cost;
     if (!HasRoom(lane, bytes)) {
-      // Only a known one is waited for: the others' receipts may be far.
-      if (lane.proven && lane.measured) full_lanes_time = std::min(full_lanes_time, time);
+      // Only a known one is waited for, and for its receipts: the others' may be far, and a lane
+      // whose packets have all come, and which still does not give them back, has stopped.
+      if (lane.proven && lane.measured && !lane.trips.empty()) {
+        full_lanes_time = std::min(full_lanes_time, time);
+      }
       continue;
     }
     const bool idle = lane.measured && lane.trips.empty();
-    if (!ending && idle && Nanoseconds(now - lane.receipt_at) > kTrialPause * time) {
+    const double busy_ns =
+        static_cast<double>(carried_bytes_ - lane.carried_before) * unmeasured / up;
+    if (!ending && idle && busy_ns > kTrialPause * time) {
       return static_cast<int>(i);
     }
     times[i] = time;
@@ -119,8 +126,10 @@ void LaneSchedule::Receipted(size_t lane, uint64_t packets, Clock::Duration now)
   for (uint64_t i = 0; i < packets; ++i) {
     last = at.trips.Pop();
     at.in_flight_bytes -= last.bytes;
+    carried_bytes_ += last.bytes;
   }
   at.receipt_at = now;
+  at.carried_before = carried_bytes_;
   if (!at.trips.empty()) at.oldest = at.trips.front();
   at.proven = true;
   // Those before it have waited for this one's receipt.
@@ -143,6 +152,7 @@ void LaneSchedule::Measure(LaneState& lane, const Trip& trip, Clock::Duration no
 void LaneSchedule::Up(size_t lane) {
   lanes_[lane] = LaneState(queue_packets_);
   lanes_[lane].proven = false;
+  lanes_[lane].carried_before = carried_bytes_;
 }
 
 }  // namespace godwit

@@ -20,13 +20,14 @@ namespace godwit {
 //
 // Ownership: nothing but its counts.
 // Threads:   single-threaded.
-// Blocking:  never; no allocation after construction.
+// Blocking:  never; only the constructor and Up() allocate.
 // Errors:    none. What a peer says is checked by the caller.
 class LaneSchedule {
  public:
   // Of a lane that nothing is known of that much is under way, or two packets.
   static constexpr uint64_t kUnmeasuredBytesMax = uint64_t{2} << 20;
-  // An idle lane is tried again after so many of the times that a packet is expected to take on it.
+  // An idle lane is tried again after so many of the times that a packet is expected to take on it,
+  // in which all lanes were busy: in a lull nobody learns anything, and after it packets are few.
   static constexpr int kTrialPause = 16;
 
   // At most `queue_packets` are under way on each.
@@ -70,6 +71,7 @@ class LaneSchedule {
     uint64_t returned_packets = 0;
     uint64_t receipted_packets = 0;
     Clock::Duration receipt_at{0};  // the last
+    uint64_t carried_before = 0;    // of carried_bytes_: until then
   };
 
   static uint64_t UnderWay(const LaneState& lane);
@@ -83,6 +85,7 @@ class LaneSchedule {
   const uint32_t queue_packets_;
   std::vector<LaneState> lanes_;
   double shortest_trip_ns_ = 0;  // 0: none yet
+  uint64_t carried_bytes_ = 0;   // by all lanes
 };
 
 }  // namespace godwit

@@ -270,6 +270,27 @@ TEST_F(LaneScheduleTest, ALaneThatIsFastAgainIsUsedAgain) {
   EXPECT_GT(ShareOf(3), 0.15);
 }
 
+TEST_F(LaneScheduleTest, AfterALullASlowLaneIsNotTriedFirst) {
+  Lanes({10, 1, 1, 1});
+  Move(kGiB);
+  for (int burst = 0; burst < 8; ++burst) {
+    wires_[0].bytes = 0;
+    now_ += std::chrono::seconds(1);
+    Move(4 * kMiB);
+    EXPECT_EQ(wires_[0].bytes, 0U) << burst;
+  }
+}
+
+// A target that stops reading, and receipts what it has not read.
+TEST_F(LaneScheduleTest, ALaneThatGivesNothingBackIsNotWaitedFor) {
+  Lanes({1, 30});
+  Move(64 * kMiB);
+  for (uint32_t i = 0; i < kQueuePackets; ++i) schedule_->Sent(0, kMiB, now_);
+  EXPECT_EQ(Pick(kMiB), -1);
+  schedule_->Receipted(0, kQueuePackets, now_);
+  EXPECT_EQ(Pick(kMiB), 1);
+}
+
 TEST_F(LaneScheduleTest, ALaneThatGetsSlowIsLeftAlone) {
   Lanes({1, 1, 1, 1});
   Move(kGiB);
