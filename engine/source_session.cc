@@ -348,11 +348,16 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
   if (worker_ != nullptr) {
     for (uint32_t i = 0; i < options_.lanes; ++i) {
       const SourceWorker::LaneCounters& lane = worker_->lane_counters(i);
+      const LaneLife& life = lane_lives_[i];
+      // One that never came up again was down until now.
+      const Clock::Duration down = life.down_since.count() == 0
+                                       ? Clock::Duration(0)
+                                       : Clock::Steady().Now() - life.down_since;
       report.lanes.push_back(
           {std::string(TransportName(lane.transport.load(std::memory_order_relaxed))),
            lane.bytes.load(std::memory_order_relaxed), lane.packets.load(std::memory_order_relaxed),
-           lane_lives_[i].remade, lane.sent_again.load(std::memory_order_relaxed), 0,
-           lane_lives_[i].down_time, lane_lives_[i].down_longest});
+           life.remade, lane.sent_again.load(std::memory_order_relaxed), 0, life.down_time + down,
+           std::max(life.down_longest, down)});
     }
   }
   if (report.outcome == SessionOutcome::kDone) {

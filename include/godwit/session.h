@@ -151,8 +151,8 @@ struct LaneReport {
   uint32_t remade = 0;      // source: times that it was made again after it went down
   uint64_t sent_again = 0;  // source: packets that another lane, or this one before, had already
   uint64_t duplicates = 0;  // target: packets that had come before
-  // Source: from when it was known to be down until it was up again; all times together, and the
-  // longest.
+  // Source: from when it was known to be down until it was up again, or the session ended; all
+  // times together, and the longest.
   std::chrono::nanoseconds down_time{0};
   std::chrono::nanoseconds down_longest{0};
 };

@@ -257,6 +257,11 @@ TEST(SourceLanesTest, WithNoLaneLeftItIsRolledBackWhenTheTimeIsOver) {
   const SessionReport report = session.Run();
   thread.join();
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  // It never came back: that counts as well.
+  ASSERT_EQ(report.lanes.size(), 1U);
+  EXPECT_EQ(report.lanes[0].remade, 0U);
+  EXPECT_GE(report.lanes[0].down_time, options.reconnect_timeout);
+  EXPECT_EQ(report.lanes[0].down_longest, report.lanes[0].down_time);
   devices.ExpectAllIn(DeviceState::kRunning);
 }
 
