@@ -25,7 +25,10 @@ namespace {
 
 constexpr std::chrono::seconds kAnswerTimeout{5};
 constexpr std::chrono::seconds kProbesWait{1};
-constexpr size_t kBuffersALane = 4;
+constexpr std::chrono::seconds kEndWait{1};
+constexpr std::chrono::milliseconds kShortest{1};  // what is left of a time that is over
+// Buffers, and packets without a receipt: so that no lane takes another's.
+constexpr uint32_t kPacketsALane = 4;
 
 absl::Status OutOfTurn() {
   return absl::InvalidArgumentError("the target sent a control message out of turn");
@@ -56,7 +59,7 @@ class Pinger {
   absl::StatusOr<bool> TakeReceipts();
   absl::StatusOr<control::ControlMessage> Await(control::ControlMessage::MessageCase wanted,
                                                 const char* name) {
-    return AwaitMessage(*contact_.channel, wanted, name, Clock::Steady().Now() + kAnswerTimeout);
+    return AwaitMessage(*contact_.channel, wanted, name, set_up_by_);
   }
 
   const PingOptions& options_;
@@ -64,6 +67,7 @@ class Pinger {
   std::unique_ptr<TlsContext> tls_;  // null: plain
   std::string session_id_ = std::string(kSessionIdBytes, '\0');
   Contact contact_;
+  Clock::Duration set_up_by_{0};
   std::optional<Notifier> events_;
   LaneLimits limits_;
   std::unique_ptr<Arena> arena_;
@@ -83,6 +87,7 @@ absl::StatusOr<PingReport> Pinger::Run() {
   }
   GODWIT_ASSIGN_OR_RETURN(
       contact_, ContactTarget(options_.to, options_.trust, tls_.get(), options_.connect_timeout));
+  set_up_by_ = Clock::Steady().Now() + kAnswerTimeout;
   report_.peer = options_.to;
   report_.trust = options_.trust.kind();
   GODWIT_RETURN_IF_ERROR(Greet());
@@ -91,7 +96,8 @@ absl::StatusOr<PingReport> Pinger::Run() {
   GODWIT_RETURN_IF_ERROR(Send());
   contact_.channel->EndSending();
   // When it has closed its own end it can answer the next ping.
-  (void)Await(control::ControlMessage::MESSAGE_NOT_SET, "its end");
+  (void)AwaitMessage(*contact_.channel, control::ControlMessage::MESSAGE_NOT_SET, "its end",
+                     Clock::Steady().Now() + kEndWait);
   return report_;
 }
 
@@ -151,7 +157,8 @@ absl::Status Pinger::Greet() {
                                : "the target has no RDMA port that is up, or accepts TCP only";
   }
   GODWIT_ASSIGN_OR_RETURN(report_.sealing, FromProto(welcome.sealing()));
-  limits_ = {kFrameHeaderBytes, PayloadBytesMax(options_.packet_bytes), welcome.queue_packets()};
+  limits_ = {kFrameHeaderBytes, PayloadBytesMax(options_.packet_bytes),
+             std::min(welcome.queue_packets(), kPacketsALane)};
   GODWIT_ASSIGN_OR_RETURN(
       const control::ControlMessage table,
       Await(control::ControlMessage::kDeviceTable, "the target's device table"));
@@ -176,8 +183,8 @@ absl::Status Pinger::TimeRoundTrip() {
 }
 
 absl::Status Pinger::MakeLanes() {
-  GODWIT_ASSIGN_OR_RETURN(arena_,
-                          Arena::Create(kBuffersALane * options_.lanes, limits_.payload_bytes_max));
+  GODWIT_ASSIGN_OR_RETURN(
+      arena_, Arena::Create(size_t{kPacketsALane} * options_.lanes, limits_.payload_bytes_max));
   GODWIT_ASSIGN_OR_RETURN(Notifier events, Notifier::Create());
   events_.emplace(std::move(events));
   control::ControlMessage message;
@@ -200,12 +207,14 @@ absl::Status Pinger::MakeLanes() {
 absl::Status Pinger::MakeTcpLanes() {
   const LaneGreeting greeting(session_id_, std::nullopt);
   for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(set_up_by_ - Clock::Steady().Now());
     GODWIT_ASSIGN_OR_RETURN(UniqueFd socket,
-                            ConnectTcp(contact_.lane_address, options_.connect_timeout));
+                            ConnectTcp(contact_.lane_address, std::max(left, kShortest)));
     TuneLaneSocket(socket.get());
     GODWIT_RETURN_IF_ERROR(
         greeting.Announce(socket.get(), static_cast<uint16_t>(lane), /*generation=*/0,
-                          std::chrono::steady_clock::now() + options_.connect_timeout));
+                          std::chrono::steady_clock::now() + std::max(left, kShortest)));
     sockets_.push_back(std::move(socket));
   }
   return absl::OkStatus();

@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -87,7 +88,16 @@ absl::Status PingResponder::Welcome() {
   budget_ = PlanTarget(/*arena_bytes=*/0, /*devices=*/1, hello_.lanes(), hello_.packet_bytes(),
                        /*receives_are_posted_ahead=*/verbs);
   limits_ = {kFrameHeaderBytes, PayloadBytesMax(hello_.packet_bytes()), budget_.receive_packets};
-  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, limits_.payload_bytes_max));
+  // A ping must not take more than the session that it asks about.
+  const size_t bytes = budget_.buffers * Arena::StrideBytes(limits_.payload_bytes_max);
+  if (bytes > std::max(options_.arena_bytes, kArenaBytes)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a ping of ", hello_.lanes(), " lanes with packets of ", hello_.packet_bytes(),
+                     " bytes takes ", bytes >> 20,
+                     " MiB at the target: ask with fewer lanes, or smaller packets"));
+  }
+  GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, limits_.payload_bytes_max,
+                                                [this] { return Stopped(); }));
 
   control::ControlMessage message;
   control::Welcome& welcome = *message.mutable_welcome();
@@ -189,10 +199,15 @@ absl::Status PingResponder::SendReceipts() {
   return news ? channel_->Send(message) : absl::OkStatus();
 }
 
-absl::Status PingResponder::CheckTime() const {
+bool PingResponder::Stopped() const {
   pollfd stop = {stop_.fd(), POLLIN, 0};
-  if (::poll(&stop, 1, 0) > 0)
+  return ::poll(&stop, 1, 0) > 0;
+}
+
+absl::Status PingResponder::CheckTime() const {
+  if (Stopped()) {
     return absl::CancelledError("the source that it waits for has come, or its wait is over");
+  }
   if (Clock::Steady().Now() < deadline_) return absl::OkStatus();
   return absl::DeadlineExceededError(
       absl::StrCat("a ping may take ", kTimeMax.count(), " s at most"));

@@ -34,6 +34,8 @@ namespace godwit {
 class PingResponder {
  public:
   static constexpr std::chrono::seconds kTimeMax{20};
+  // What one takes at most, or as much as the session's arena where that is larger.
+  static constexpr size_t kArenaBytes = size_t{256} << 20;
 
   static absl::StatusOr<std::unique_ptr<PingResponder>> Start(
       std::unique_ptr<ControlChannel> channel, const control::Hello& hello,
@@ -58,6 +60,7 @@ class PingResponder {
   absl::Status MakeVerbsLanes(const control::LaneSetup& theirs, control::LaneSetup& ours);
   absl::Status CountPackets();
   absl::Status SendReceipts();
+  bool Stopped() const;
   absl::Status CheckTime() const;
 
   const std::unique_ptr<ControlChannel> channel_;

@@ -51,9 +51,10 @@ struct PingReport {
 // up to its lanes, and then fills these with packets of zeros for a while. Uses 4 packets a lane.
 //
 // Threads:   any; makes one more.
-// Blocking:  for connect_timeout, time and 10 s at most.
+// Blocking:  for connect_timeout, time and 12 s at most; looking up a name may take longer.
 // Errors:    as SourceSession's until the devices would be touched. Aborted: the target gives its
-//            reason. DeadlineExceeded: it is there, but does not answer, as in a session.
+//            reason. Unavailable or DeadlineExceeded: it is there, but hangs up or does not
+//            answer, as a target does whose session has begun.
 absl::StatusOr<PingReport> Ping(const PingOptions& options);
 
 }  // namespace godwit

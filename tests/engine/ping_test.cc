@@ -124,6 +124,16 @@ TEST_F(PingTest, WhatIsWrongIsSaidBeforeAnythingIsConnected) {
   ExpectTheSessionGoesOn();
 }
 
+TEST_F(PingTest, TakesNoMoreOfTheTargetsMemoryThanItsSessionWould) {
+  PingOptions options = PingOf(target_.Port());
+  options.lanes = 64;
+  options.packet_bytes = uint64_t{4} << 20;
+  const absl::Status status = Ping(options).status();
+  EXPECT_TRUE(absl::IsAborted(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("MiB at the target: ask with fewer lanes"));
+  ExpectTheSessionGoesOn();
+}
+
 TargetOptions OneLaneOnly() {
   TargetOptions options = RunningTarget::DefaultOptions();
   options.lanes_max = 1;
