@@ -124,10 +124,9 @@ absl::Status SourceSession::Impl::MakeArenaAndLanes() {
   GODWIT_ASSIGN_OR_RETURN(arena_, Arena::Create(budget_.buffers, lane_limits_.payload_bytes_max,
                                                 [this] { return cancelled(); }));
   GODWIT_RETURN_IF_ERROR(transport_ == TransportKind::kVerbs ? MakeVerbsLanes() : MakeTcpLanes());
-  GODWIT_ASSIGN_OR_RETURN(
-      const control::ControlMessage answer,
-      Await(control::ControlMessage::kLaneSetup, "the target's lanes to be ready"));
-  const control::LaneSetup& theirs = answer.lane_setup();
+  absl::StatusOr<control::ControlMessage> answer = AwaitLanes();
+  if (!answer.ok()) return Annotate(answer.status(), "waiting for the target's lanes to be ready");
+  const control::LaneSetup& theirs = answer->lane_setup();
   // No time of a peer's is believed further than that.
   constexpr uint64_t kStepNsMax = 3'600'000'000'000;
   target_step_ = Clock::Duration(std::min(theirs.step_ns(), kStepNsMax));
@@ -147,54 +146,44 @@ absl::Status SourceSession::Impl::MakeTcpLanes() {
   control::ControlMessage message;
   message.mutable_lane_setup();
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
-  const LaneGreeting greeting(session_id_, lane_key_);
-  auto sockets = std::make_shared<std::vector<UniqueFd>>();
+  opener_.emplace(lane_address_, LaneGreeting(session_id_, lane_key_), options_.connect_timeout,
+                  cancel_->fd());
   for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
-    GODWIT_ASSIGN_OR_RETURN(UniqueFd socket,
-                            ConnectTcp(lane_address_, options_.connect_timeout, cancel_->fd()));
-    TuneLaneSocket(socket.get());
-    GODWIT_RETURN_IF_ERROR(
-        greeting.Announce(socket.get(), static_cast<uint16_t>(lane), /*generation=*/0,
-                          std::chrono::steady_clock::now() + options_.connect_timeout));
-    sockets->push_back(std::move(socket));
+    GODWIT_RETURN_IF_ERROR(opener_->Connect());
     KeepAlive();
   }
-  if (greeting.proves()) {
-    GODWIT_RETURN_IF_ERROR(ProveLanes(greeting, *sockets));
-  }
-  lane_factory_ = [this, sockets](IoRing& ring) {
+  lane_factory_ = [this](IoRing& ring) {
     std::vector<std::unique_ptr<Lane>> lanes;
-    for (UniqueFd& socket : *sockets) {
+    for (UniqueFd& socket : opener_->Take()) {
       lanes.push_back(TcpLane::Make(std::move(socket), ring, lane_limits_, LaneRole::kSender,
                                     absl::StrCat("tcp ", options_.to)));
     }
+    opener_.reset();
     return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
   };
   return absl::OkStatus();
 }
 
-// Each when the target asks for it, which is not before its devices are in RESUMING.
-absl::Status SourceSession::Impl::ProveLanes(const LaneGreeting& greeting,
-                                             const std::vector<UniqueFd>& sockets) {
+// Until the target has all lanes. One that gives up meanwhile says so on the control channel.
+absl::StatusOr<control::ControlMessage> SourceSession::Impl::AwaitLanes() {
   const Clock::Duration deadline = Clock::Steady().Now() + options_.answer_timeout;
-  for (size_t lane = 0; lane < sockets.size(); ++lane) {
-    pollfd asked = {sockets[lane].get(), POLLIN, 0};
-    while (::poll(&asked, 1, 0) <= 0) {
-      // A target that gives up meanwhile says so on the control channel.
-      GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
-      if (message.has_value()) return OutOfTurn(*message);
-      if (Clock::Steady().Now() > deadline) {
-        return absl::DeadlineExceededError(absl::StrCat("the target did not ask lane ", lane,
-                                                        " for its proof in ",
-                                                        options_.answer_timeout.count(), " ms"));
-      }
-      GODWIT_RETURN_IF_ERROR(WaitForEvents({{sockets[lane].get(), POLLIN, 0}}));
+  while (true) {
+    GODWIT_RETURN_IF_ERROR(CheckCancelled());
+    GODWIT_ASSIGN_OR_RETURN(auto message, Receive());
+    if (message.has_value() && message->has_lane_setup()) return *std::move(message);
+    if (message.has_value()) return OutOfTurn(*message);
+    if (Clock::Steady().Now() > deadline) {
+      return absl::DeadlineExceededError(absl::StrCat("peer ", channel_->peer(),
+                                                      " is there, but its lanes were not ready in ",
+                                                      options_.answer_timeout.count(), " ms"));
     }
-    GODWIT_RETURN_IF_ERROR(
-        greeting.Prove(sockets[lane].get(), static_cast<uint16_t>(lane), /*generation=*/0,
-                       std::chrono::steady_clock::now() + options_.connect_timeout, cancel_->fd()));
+    std::vector<pollfd> fds;
+    if (opener_.has_value()) {
+      GODWIT_RETURN_IF_ERROR(opener_->Tend());
+      opener_->AddPollFds(fds);
+    }
+    GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
   }
-  return absl::OkStatus();
 }
 
 absl::Status SourceSession::Impl::MakeVerbsLanes() {

@@ -24,6 +24,7 @@
 #include "engine/session_base.h"
 #include "engine/source_worker.h"
 #include "engine/switchover.h"
+#include "engine/tcp_lane_opener.h"
 #include "godwit/session.h"
 #include "transport/tcp/tcp_socket.h"
 #include "transport/tls/tls_context.h"
@@ -50,7 +51,7 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status ExchangeDeviceTables();
   absl::Status MakeArenaAndLanes();
   absl::Status MakeTcpLanes();
-  absl::Status ProveLanes(const LaneGreeting& greeting, const std::vector<UniqueFd>& sockets);
+  absl::StatusOr<control::ControlMessage> AwaitLanes();
   absl::Status MakeVerbsLanes();
   absl::Status StartWorker();
 
@@ -117,6 +118,7 @@ class SourceSession::Impl final : public SessionBase {
 
   std::unique_ptr<RdmaPorts> rdma_ports_;
   std::vector<std::unique_ptr<VerbsLane>> verbs_lanes_;  // until the worker has them
+  std::optional<TcpLaneOpener> opener_;                  // likewise
   LaneFactory lane_factory_;
   std::unique_ptr<SourceWorker> worker_;
 

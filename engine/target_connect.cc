@@ -2,8 +2,10 @@
 // to 6.
 
 #include <absl/strings/str_cat.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "base/errno_status.h"
@@ -18,6 +20,14 @@ namespace {
 
 // How long a source's lanes may take to come.
 constexpr std::chrono::seconds kLanesTimeout{8};
+
+// As far as is known here the source has not closed it.
+bool IsOpen(const UniqueFd& socket) {
+  if (!socket.valid()) return false;
+  char byte = 0;
+  const ssize_t got = ::recv(socket.get(), &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT);
+  return got > 0 || (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
+}
 
 }  // namespace
 
@@ -230,11 +240,12 @@ absl::Status TargetSession::Impl::AcceptTcpLanes() {
     Rendezvous::Arrival taken = *std::move(*arrival);
     if (taken.kind != PrefaceKind::kLane || taken.lane.session_id != session_id_ ||
         taken.lane.lane >= lane_count_ || taken.lane.generation != 0 ||
-        (*sockets)[taken.lane.lane].valid()) {
+        IsOpen((*sockets)[taken.lane.lane])) {
       strangers_.Tell(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
       continue;
     }
     TuneLaneSocket(taken.socket.get());
+    if ((*sockets)[taken.lane.lane].valid()) --accepted;  // it was lost, and is made anew
     (*names)[taken.lane.lane] = absl::StrCat("tcp ", taken.peer);
     (*sockets)[taken.lane.lane] = std::move(taken.socket);
     ++accepted;

@@ -74,6 +74,28 @@ TEST_F(LanesTest, WhatADamagedLaneHadComesAgainOnTheNextOne) {
   EXPECT_EQ(report.lanes[0].duplicates, 1U);  // the frame before the damaged one
 }
 
+TEST_F(LanesTest, ALaneThatIsLostBeforeAllHaveComeIsTakenAnew) {
+  RunningTarget target(devices.pointers());
+  RawSource source(target.Port());
+  source.lane_count = 2;
+  ASSERT_TRUE(source.Greet());
+  source.channel.Send(source.Setup());
+  const auto open_lane = [&source](uint16_t lane) {
+    UniqueFd socket = ConnectTo(source.port);
+    Say(socket.get(), source.LanePreface(lane));
+    return socket;
+  };
+  (void)open_lane(0);  // and gone again
+  source.lanes.push_back(open_lane(0));
+  source.lanes.push_back(open_lane(1));
+  const auto answer = source.channel.Receive();
+  ASSERT_TRUE(answer.has_value() && answer->has_lane_setup());
+  for (const wire::Frame& frame : OnLaneOf(0, TheFrames())) source.SendFrame(0, frame);
+  ExpectLoaded(source);
+  HandOver(source);
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
+}
+
 TEST_F(LanesTest, ALaneThatTheSourceMakesAgainReplacesOneThatSeemsToLive) {
   RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
   RawSource source(target.Port());
@@ -178,6 +200,43 @@ TEST(SourceLanesTest, ALaneThatTheTargetClosesIsMadeAgainAndHasItsPacketsAgain) 
   EXPECT_EQ(report.lanes[0].remade, 1U);
   EXPECT_EQ(report.lanes[0].sent_again, 3U);
   EXPECT_EQ(report.bytes, 16U);
+}
+
+TEST(SourceLanesTest, ALaneThatIsLostBeforeItCarriesAnythingIsMadeAnew) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [](RawTarget& t) {
+    t.Greet();
+    t.AnswerTable();
+    for (int lost = 0; lost < 3; ++lost) {
+      const UniqueFd lane = t.Accept();
+      if (lost > 0) Hear(lane.get(), 28);
+    }
+    t.AcceptLane();
+    const std::vector<wire::Frame> frames = t.HearFrames();
+    EXPECT_EQ(frames.size(), 3U);
+    t.SendReceipts({LaneCount(0, 3)}, {3});
+    t.SendLoaded(16, frames.back().crc_before);
+    t.HearCommit();
+    control::ControlMessage done;
+    done.mutable_done();
+    t.channel.Send(done);
+  });
+  EXPECT_EQ(report.outcome, SessionOutcome::kDone) << report.status;
+}
+
+TEST(SourceLanesTest, ALaneThatIsLostEachTimeIsGivenUp) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [](RawTarget& t) {
+    t.Greet();
+    t.AnswerTable();
+    for (int lost = 0; lost < 8; ++lost) t.Accept();
+    EXPECT_THAT(t.channel.HearAbort(), HasSubstr("lane 0"));
+    t.channel.Hang();
+  });
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  devices.ExpectAllIn(DeviceState::kRunning);
 }
 
 TEST(SourceLanesTest, AReceiptForTheLaneBeforeSaysNothingOfTheNext) {
