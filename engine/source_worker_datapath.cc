@@ -7,18 +7,10 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "engine/last_packets.h"
 #include "engine/source_worker.h"
 
 namespace godwit {
-namespace {
-
-// Smaller ones cost more by their number than they win.
-constexpr size_t kLastPacketBytesMin = size_t{64} << 10;
-constexpr size_t kPageBytes = 4096;
-// What is unread is cut into so many packets a lane, and so many chains of them, at least.
-constexpr uint64_t kLastPackets = 2;
-
-}  // namespace
 
 // HOT PATH from here to CountSent.
 absl::StatusOr<bool> SourceWorker::Step() {
@@ -109,8 +101,8 @@ bool SourceWorker::PumpReader(size_t device) {
   return true;
 }
 
-// Where the devices have said how long their streams will be: the less is left of all of them, the
-// smaller. A stream that has more than it said is read as if it had said nothing.
+// Where the devices have said how long their streams will be. A stream that has more than it said
+// is read as if it had said nothing.
 size_t SourceWorker::NextPacketBytes() const {
   if (limits_.lanes == 1) return limits_.packet_bytes;
   uint64_t unread_bytes = 0;
@@ -121,11 +113,8 @@ size_t SourceWorker::NextPacketBytes() const {
     if (device.end_expected == 0 || read_bytes > device.end_expected) return limits_.packet_bytes;
     unread_bytes += device.end_expected - read_bytes;
   }
-  const uint64_t share =
-      unread_bytes / (kLastPackets * std::max(limits_.lanes, limits_.chain_packets));
-  const size_t smallest = std::min(limits_.packet_bytes, kLastPacketBytesMin);
-  if (share >= limits_.packet_bytes) return limits_.packet_bytes;
-  return std::max<size_t>(share / kPageBytes * kPageBytes, smallest);
+  return PacketBytesTowardsTheEnd(unread_bytes, limits_.lanes, limits_.chain_packets,
+                                  limits_.packet_bytes);
 }
 
 // Once the first packet after an order has been read.

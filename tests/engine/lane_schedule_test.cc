@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "engine/last_packets.h"
 
 namespace godwit {
 namespace {
@@ -21,6 +22,7 @@ namespace {
 using Duration = Clock::Duration;
 
 constexpr uint32_t kQueuePackets = 8;
+constexpr uint32_t kChainPackets = 4;
 constexpr uint32_t kWindowPackets = 59;  // of the default arena, with two devices
 constexpr Duration kMillisecond = std::chrono::milliseconds(1);
 
@@ -160,7 +162,8 @@ TEST_F(LaneScheduleTest, LanesEndTogetherWherePacketsGetSmaller) {
         Case{{1, 1, 1, 10}, kMiB}}) {
     Lanes(lanes);
     Move(kGiB / 2, [this](uint64_t left) {
-      return std::clamp<uint64_t>(left / (2 * wires_.size()), 64 * kKiB, kMiB);
+      return PacketBytesTowardsTheEnd(left, static_cast<uint32_t>(wires_.size()), kChainPackets,
+                                      kMiB);
     });
     Duration first = Duration::max();
     Duration last{0};
