@@ -32,4 +32,14 @@ absl::StatusOr<Contact> ContactTarget(const std::string& to, const TrustOptions&
   return contact;
 }
 
+absl::Status ExplainHangUp(absl::Status status) {
+  if (!absl::IsUnavailable(status) && !absl::IsDataLoss(status)) return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat(
+          status.message(),
+          "; it had not welcomed us: a target takes one session, and no ping in it; it says "
+          "itself whom it has turned away"));
+}
+
 }  // namespace godwit

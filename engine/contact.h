@@ -26,6 +26,10 @@ absl::StatusOr<Contact> ContactTarget(const std::string& to, const TrustOptions&
                                       const TlsContext* tls, std::chrono::milliseconds timeout,
                                       int cancel_fd = -1);
 
+// What the loss of a target that has not welcomed us yet may mean, behind `status`; any other
+// status is left as it is.
+absl::Status ExplainHangUp(absl::Status status);
+
 }  // namespace godwit
 
 #endif  // GODWIT_ENGINE_CONTACT_H_

@@ -90,7 +90,7 @@ absl::StatusOr<PingReport> Pinger::Run() {
   set_up_by_ = Clock::Steady().Now() + kAnswerTimeout;
   report_.peer = options_.to;
   report_.trust = options_.trust.kind();
-  GODWIT_RETURN_IF_ERROR(Greet());
+  GODWIT_RETURN_IF_ERROR(ExplainHangUp(Greet()));
   GODWIT_RETURN_IF_ERROR(TimeRoundTrip());
   GODWIT_RETURN_IF_ERROR(MakeLanes());
   GODWIT_RETURN_IF_ERROR(Send());

@@ -9,6 +9,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "engine/contact.h"
 #include "engine/device_steps.h"
 #include "engine/source_impl.h"
 #include "engine/switchover.h"
@@ -220,7 +221,7 @@ absl::Status SourceSession::Impl::MoveAll() {
   GODWIT_RETURN_IF_ERROR(MakeNotifiers());
   SetPhase(SessionPhase::kConnecting);
   GODWIT_RETURN_IF_ERROR(Connect());
-  GODWIT_RETURN_IF_ERROR(Greet());
+  GODWIT_RETURN_IF_ERROR(ExplainHangUp(Greet()));
   GODWIT_RETURN_IF_ERROR(ExchangeDeviceTables());
   GODWIT_RETURN_IF_ERROR(MakeArenaAndLanes());
   GODWIT_RETURN_IF_ERROR(StartWorker());

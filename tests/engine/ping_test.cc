@@ -100,6 +100,20 @@ TEST_F(PingTest, ASourceThatComesMeanwhileGoesFirst) {
   EXPECT_FALSE(ping.get().ok());
 }
 
+TEST_F(PingTest, WhoComesToATargetInASessionIsToldWhatThatMayMean) {
+  RawSource source(target_.Port());
+  source.kinds = {"soft"};
+  ASSERT_TRUE(source.OpenLanes());
+  EXPECT_THAT(std::string(Ping(PingOf(target_.Port())).status().message()),
+              HasSubstr("a target takes one session"));
+  RecordingObserver observer;
+  SourceSession second(SourceOptionsFor(target_.Port()), source_devices_.pointers(), observer);
+  const SessionReport report = second.Run();
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("a target takes one session"));
+  source_devices_.ExpectAllIn(DeviceState::kRunning);
+}
+
 TEST_F(PingTest, ACancelledTargetDoesNotWaitForIt) {
   auto ping = BeginLongPing();
   target_.session().Cancel();
