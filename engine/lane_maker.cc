@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/status_macros.h"
+#include "base/thread_name.h"
 
 namespace godwit {
 namespace {
@@ -27,7 +28,10 @@ absl::StatusOr<std::unique_ptr<LaneMaker>> LaneMaker::Make(TcpAddress address,
   GODWIT_ASSIGN_OR_RETURN(Notifier stop, Notifier::Create());
   std::unique_ptr<LaneMaker> maker(new LaneMaker(
       std::move(address), std::move(greeting), std::move(made), std::move(wake), std::move(stop)));
-  maker->thread_ = std::thread([&self = *maker] { self.Run(); });
+  maker->thread_ = std::thread([&self = *maker] {
+    NameThisThread("godwit-lanes");
+    self.Run();
+  });
   return maker;
 }
 

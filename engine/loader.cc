@@ -15,6 +15,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/thread_name.h"
 
 namespace godwit {
 namespace {
@@ -44,7 +45,10 @@ Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t
 Loader::~Loader() { Stop(); }
 
 void Loader::Start() {
-  thread_ = std::thread([this] { Run(); });
+  thread_ = std::thread([this] {
+    NameThisThread("godwit-loader");
+    Run();
+  });
 }
 
 void Loader::AskToStop() {

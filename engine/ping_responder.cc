@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "base/thread_name.h"
 #include "engine/packet.h"
 #include "engine/ping_control.h"
 #include "engine/session_base.h"
@@ -23,7 +24,10 @@ absl::StatusOr<std::unique_ptr<PingResponder>> PingResponder::Start(
   GODWIT_ASSIGN_OR_RETURN(Notifier events, Notifier::Create());
   auto responder = std::unique_ptr<PingResponder>(new PingResponder(
       std::move(channel), hello, options, std::move(devices), std::move(stop), std::move(events)));
-  responder->thread_ = std::thread([at = responder.get()] { at->Run(); });
+  responder->thread_ = std::thread([at = responder.get()] {
+    NameThisThread("godwit-ping");
+    at->Run();
+  });
   return responder;
 }
 

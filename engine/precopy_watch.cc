@@ -12,6 +12,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/thread_name.h"
 
 namespace godwit {
 namespace {
@@ -95,7 +96,10 @@ PrecopyWatch::PrecopyWatch(Device& device, size_t index, UniqueFd data_fd, Uniqu
 PrecopyWatch::~PrecopyWatch() { Stop(); }
 
 void PrecopyWatch::Start() {
-  thread_ = std::thread([this] { Run(); });
+  thread_ = std::thread([this] {
+    NameThisThread("godwit-precopy");
+    Run();
+  });
 }
 
 void PrecopyWatch::Stop() {

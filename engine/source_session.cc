@@ -9,6 +9,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/thread_name.h"
 #include "engine/contact.h"
 #include "engine/device_steps.h"
 #include "engine/source_impl.h"
@@ -392,7 +393,10 @@ SourceSession::~SourceSession() {
 }
 SessionReport SourceSession::Run() { return impl_->Run(); }
 void SourceSession::Start(std::function<void(const SessionReport& report)> done) {
-  thread_ = std::thread([this, done = std::move(done)] { done(Run()); });
+  thread_ = std::thread([this, done = std::move(done)] {
+    NameThisThread("godwit-control");
+    done(Run());
+  });
 }
 void SourceSession::Cancel() { impl_->Cancel(); }
 SessionStatistics SourceSession::statistics() const { return impl_->statistics(); }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/thread_name.h"
 
 namespace godwit {
 namespace {
@@ -36,6 +37,7 @@ void StepThreads::Start() {
 }
 
 void StepThreads::Run(size_t device) {
+  NameThisThread("godwit-device");
   for (uint64_t done = 0;; ++done) {
     const std::function<absl::Status(size_t)>* step = nullptr;
     {

@@ -7,6 +7,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/thread_name.h"
 #include "engine/device_steps.h"
 #include "engine/target_impl.h"
 #include "engine/target_limits.h"
@@ -322,7 +323,10 @@ TargetSession::~TargetSession() {
 }
 SessionReport TargetSession::Run() { return impl_->Run(); }
 void TargetSession::Start(std::function<void(const SessionReport& report)> done) {
-  thread_ = std::thread([this, done = std::move(done)] { done(Run()); });
+  thread_ = std::thread([this, done = std::move(done)] {
+    NameThisThread("godwit-control");
+    done(Run());
+  });
 }
 void TargetSession::Cancel() { impl_->Cancel(); }
 SessionStatistics TargetSession::statistics() const { return impl_->statistics(); }

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "base/thread_name.h"
 
 namespace godwit {
 namespace {
@@ -37,6 +38,7 @@ absl::Status WorkerBase::Start(LaneFactory factory) {
   auto started = std::make_shared<std::promise<absl::Status>>();
   std::future<absl::Status> result = started->get_future();
   thread_ = std::thread([this, factory = std::move(factory), started] {
+    NameThisThread("godwit-worker");
     // The ring belongs to the thread that makes it (IORING_SETUP_SINGLE_ISSUER).
     absl::Status status = MakeLanes(factory);
     if (status.ok()) status = SetUp();
