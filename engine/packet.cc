@@ -113,6 +113,14 @@ absl::StatusOr<PacketHeader> DecodeFields(const std::byte* bytes, size_t payload
   return header;
 }
 
+absl::Status CheckNoCrc(const PacketHeader& header) {
+  if ((header.crc_before | header.crc_after | header.config_crc) == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "device %u, packet %u: its header has the CRCs 0x%08x, 0x%08x and 0x%08x in a session "
+      "without them",
+      header.device, header.index, header.crc_before, header.crc_after, header.config_crc));
+}
+
 }  // namespace
 
 void WriteHeaderCrc(std::byte* header) { Put32(header + kHeaderCrcAt, HeaderCrc(header)); }
@@ -199,6 +207,7 @@ absl::Status CheckPacket(const PacketHeader& header, absl::Span<const std::byte>
     return absl::InvalidArgumentError(
         absl::StrFormat("stream offset %u is past 2^63 - 1", header.stream_offset));
   }
+  if (!limits.crc) return CheckNoCrc(header);
   if (!PayloadMatches(header, payload)) {
     return absl::DataLossError(
         absl::StrFormat("device %u, packet %u: its %u bytes do not have the CRC that its header "

@@ -96,13 +96,14 @@ absl::StatusOr<PacketHeader> DecodePacketHeader(const std::byte* bytes, size_t p
 // The same of a sealed frame that CheckHeaderWhole() has found whole before PacketSeal opened it.
 absl::StatusOr<PacketHeader> DecodeOpenedHeader(const std::byte* bytes, size_t payload_bytes);
 
-// Whether the payload is what the header's CRCs say.
+// Whether the payload is what the header's CRCs say. REQUIRES: the session has them
 bool PayloadMatches(const PacketHeader& header, absl::Span<const std::byte> payload);
 
 // What a session, or a capture, allows in its packets.
 struct PacketLimits {
   size_t packet_bytes = 0;  // of a data packet's payload
   size_t devices = 0;
+  bool crc = true;  // else the CRCs of payload, stream and configuration are 0
 };
 
 // The checks of docs/wire-format.md, "Order of checks", that need a session and come after

@@ -110,6 +110,7 @@ class SessionBase {
   std::optional<TrafficKey> packet_key_;
   std::optional<TrafficKey> handover_key_;
   Sealing sealing_ = Sealing::kOff;  // as agreed; not kOff only with a packet_key_
+  bool crc_ = true;                  // as agreed
   StepLog steps_;
   StepThreads step_threads_;
   TraceSink* trace_ = nullptr;

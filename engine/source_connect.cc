@@ -63,6 +63,7 @@ absl::Status SourceSession::Impl::Greet() {
   hello.set_packet_bytes(options_.packet_bytes);
   hello.set_seal(ToProto(options_.trust.seal));
   hello.set_off_loopback(!IsOnLoopback(channel_->fd()));
+  hello.set_crc_off(!options_.crc);
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
 
   GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
@@ -81,6 +82,11 @@ absl::Status SourceSession::Impl::Greet() {
   }
   GODWIT_RETURN_IF_ERROR(ExportKeys());
   GODWIT_RETURN_IF_ERROR(TakeSealing(welcome.sealing()));
+  if (welcome.crc_off() && options_.crc) {
+    return absl::InvalidArgumentError(
+        "the target would leave out CRCs, which is not what was asked for");
+  }
+  crc_ = !welcome.crc_off();
   transport_ =
       welcome.transport() == control::TRANSPORT_VERBS ? TransportKind::kVerbs : TransportKind::kTcp;
   window_packets_ = welcome.window_packets();
@@ -213,7 +219,7 @@ absl::Status SourceSession::Impl::StartWorker() {
   for (const Device* device : devices_) names.push_back(device->name());
   const SourceWorker::Limits limits = {
       options_.packet_bytes, budget_.chain_packets, window_packets_, lane_limits_.queue_packets,
-      options_.lanes,        lane_limits_,          transport_};
+      options_.lanes,        lane_limits_,          transport_,      crc_};
   lane_lives_.resize(options_.lanes);
   queue_pair_attempts_.resize(options_.lanes);
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));

@@ -335,6 +335,7 @@ void SourceSession::Impl::FillReport(SessionReport& report) const {
   report.peer = options_.to;
   report.trust = options_.trust.kind();
   report.sealing = sealing_;
+  report.crc = crc_;
   report.devices = device_reports_;
   for (size_t i = 0; i < devices_.size(); ++i) {
     DeviceReport& device = report.devices[i];

@@ -129,7 +129,7 @@ void SourceWorker::TakeOrders() {
       device.when_dry = orders.when_dry;
       device.reader = std::make_unique<StateReader>(
           static_cast<uint16_t>(i), names_[i], std::move(orders.data_fd), limits_.packet_bytes,
-          limits_.chain_packets, ring(), arena(), orders.state);
+          limits_.chain_packets, ring(), arena(), orders.state, limits_.crc);
       device.reader->SetTrace(trace());
       device.trip_began = orders.at;
       device.end_expected = std::min(orders.bytes_expected, kBytesExpectedMax);

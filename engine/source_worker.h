@@ -44,6 +44,7 @@ class SourceWorker final : public WorkerBase {
     uint32_t lanes = 0;
     LaneLimits lane_limits;                         // of lanes that are made again
     TransportKind transport = TransportKind::kTcp;  // of the first lanes
+    bool crc = true;                                // of payloads and streams
   };
   // What the session's thread may look at while the worker runs; all relaxed, all only grow.
   struct DeviceCounters {

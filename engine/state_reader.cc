@@ -27,13 +27,15 @@ bool IsPolledWell(int fd) {
 }  // namespace
 
 StateReader::StateReader(uint16_t device, std::string name, UniqueFd data_fd, size_t packet_bytes,
-                         uint32_t chain_packets, IoRing& ring, Arena& arena, DeviceState state)
+                         uint32_t chain_packets, IoRing& ring, Arena& arena, DeviceState state,
+                         bool crc)
     : device_(device),
       name_(std::move(name)),
       data_fd_(std::move(data_fd)),
       packet_bytes_(packet_bytes),
       chain_packets_(chain_packets),
       polled_well_(IsPolledWell(data_fd_.get())),
+      crc_(crc),
       ring_(ring),
       arena_(arena),
       chain_(chain_packets),
@@ -142,7 +144,7 @@ void StateReader::TakeData(Buffer buffer, size_t bytes) {
   packet.header.stream_offset = stream_bytes_;
   packet.header.index = next_index_++;
   packet.header.crc_before = stream_crc_;
-  stream_crc_ = Crc32cExtend(stream_crc_, buffer.payload_span());
+  if (crc_) stream_crc_ = Crc32cExtend(stream_crc_, buffer.payload_span());
   packet.header.crc_after = stream_crc_;
   stream_bytes_ += bytes;
   packet.buffer = std::move(buffer);
@@ -173,7 +175,7 @@ Packet StateReader::MakeConfigPacket(absl::string_view config, Buffer buffer) {
   packet.header.index = next_index_++;
   packet.header.crc_before = stream_crc_;
   packet.header.crc_after = stream_crc_;
-  packet.header.config_crc = Crc32cExtend(kCrc32cOfNothing, buffer.payload_span());
+  if (crc_) packet.header.config_crc = Crc32cExtend(kCrc32cOfNothing, buffer.payload_span());
   packet.header.flags = kPacketFlagConfigState;
   packet.buffer = std::move(buffer);
   return packet;

@@ -31,10 +31,11 @@ namespace godwit {
 class StateReader final : IoRing::Op {
  public:
   // `device` is the number in packets; `name` is for messages. `chain_packets` reads a chain of at
-  // most `packet_bytes` each. `state` is the device's: PRE_COPY or STOP_COPY.
+  // most `packet_bytes` each. `state` is the device's: PRE_COPY or STOP_COPY. Without `crc` the
+  // CRCs in its packets are 0.
   StateReader(uint16_t device, std::string name, UniqueFd data_fd, size_t packet_bytes,
               uint32_t chain_packets, IoRing& ring, Arena& arena,
-              DeviceState state = DeviceState::kStopCopy);
+              DeviceState state = DeviceState::kStopCopy, bool crc = true);
   // REQUIRES: idle()
   ~StateReader();
   StateReader(const StateReader&) = delete;
@@ -96,13 +97,14 @@ class StateReader final : IoRing::Op {
   const size_t packet_bytes_;
   const uint32_t chain_packets_;
   const bool polled_well_;
+  const bool crc_;
   IoRing& ring_;
   Arena& arena_;
 
   FixedQueue<Buffer> chain_;  // being read into, in the order of the chain
   FixedQueue<Packet> ready_;  // two chains' worth
   uint64_t stream_bytes_ = 0;
-  uint32_t stream_crc_ = 0;
+  uint32_t stream_crc_ = 0;  // stays 0 without crc_
   uint32_t next_index_ = 0;
   TraceSink* trace_ = nullptr;
   Clock::Duration read_began_{0};  // only for a trace

@@ -120,6 +120,7 @@ absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
   GODWIT_ASSIGN_OR_RETURN(
       sealing_, AgreeOnSealing(hello.seal(), options_.trust.seal, !packet_key_.has_value(),
                                transport_, hello.off_loopback() || !IsOnLoopback(channel_->fd())));
+  crc_ = options_.crc || !hello.crc_off();
   lane_count_ = hello.lanes();
   packet_bytes_ = hello.packet_bytes();
   const bool verbs = transport_ == TransportKind::kVerbs;
@@ -135,6 +136,7 @@ absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
   welcome.set_window_packets(budget_.window_packets);
   welcome.set_queue_packets(budget_.queue_packets);
   welcome.set_sealing(ToProto(sealing_));
+  welcome.set_crc_off(!crc_);
   welcome.set_transport(verbs ? control::TRANSPORT_VERBS : control::TRANSPORT_TCP);
   return channel_->Send(message);
 }
@@ -179,8 +181,8 @@ absl::Status TargetSession::Impl::MakeLanes() {
     windows.push_back(windows_.back().get());
   }
   // A lane that is made again has the receives that the one before had.
-  const TargetWorker::Limits limits = {packet_bytes_, budget_.queue_packets, lane_count_,
-                                       lane_limits_, transport_};
+  const TargetWorker::Limits limits = {
+      packet_bytes_, budget_.queue_packets, lane_count_, lane_limits_, transport_, crc_};
   lane_generations_.resize(lane_count_);
   remade_.resize(lane_count_);
   lanes_up_ = static_cast<int>(lane_count_);

@@ -278,6 +278,7 @@ void TargetSession::Impl::FillReport(SessionReport& report) const {
   if (channel_ != nullptr) report.peer = channel_->peer();
   report.trust = options_.trust.kind();
   report.sealing = sealing_;
+  report.crc = crc_;
   for (size_t i = 0; i < devices_.size(); ++i) {
     DeviceReport device;
     device.name = devices_[i]->name();

@@ -166,7 +166,8 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   LaneSlot& slot = lane_slots_[lane];
   const absl::Span<const std::byte> payload = buffer.payload_span();
   GODWIT_ASSIGN_OR_RETURN(const PacketHeader header, OpenAndDecode(lane, buffer));
-  GODWIT_RETURN_IF_ERROR(CheckPacket(header, payload, {limits_.packet_bytes, windows_.size()},
+  GODWIT_RETURN_IF_ERROR(CheckPacket(header, payload,
+                                     {limits_.packet_bytes, windows_.size(), limits_.crc},
                                      LaneCount(slot.generation, slot.received_packets)));
   const absl::Status inserted = windows_[header.device]->Insert(Packet{std::move(buffer), header});
   // Sent again, or the other way round: what was sent first may come last.

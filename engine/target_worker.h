@@ -32,6 +32,7 @@ class TargetWorker final : public WorkerBase {
     uint32_t lanes = 0;
     LaneLimits lane_limits;                         // of lanes that are made again
     TransportKind transport = TransportKind::kTcp;  // of the first lanes
+    bool crc = true;                                // of payloads and streams
   };
   // All relaxed.
   struct LaneCounters {

@@ -40,7 +40,7 @@ constexpr int kTargetEndMs = 2000;
 // The target: this very program as `godwit receive`, in a process of its own.
 class TargetProcess {
  public:
-  static absl::StatusOr<TargetProcess> Start(const std::vector<std::string>& specs,
+  static absl::StatusOr<TargetProcess> Start(const std::vector<std::string>& specs, bool crc,
                                              const std::string& trace) {
     int port_pipe[2];
     int json_pipe[2];
@@ -58,7 +58,8 @@ class TargetProcess {
     std::vector<std::string> words = {"godwit",    "receive",
                                       "--listen",  "127.0.0.1:0",
                                       "--port-fd", absl::StrCat(port_write.get()),
-                                      "--json",    absl::StrCat("/dev/fd/", json_write.get())};
+                                      "--json",    absl::StrCat("/dev/fd/", json_write.get()),
+                                      "--crc",     crc ? "on" : "off"};
     for (const std::string& spec : specs) {
       words.emplace_back("--device");
       words.push_back(spec);
@@ -191,7 +192,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
     specs.push_back(absl::StrFormat("soft:size=%u,seed=%u%s%s", *size, command.seed + i,
                                     command.soft.empty() ? "" : ",", command.soft));
   }
-  auto target = TargetProcess::Start(specs, target_trace);
+  auto target = TargetProcess::Start(specs, command.crc, target_trace);
   if (!target.ok()) return Refuse(target.status(), &*json);
   std::vector<std::unique_ptr<Device>> owned;
   std::vector<Device*> devices;
@@ -208,6 +209,7 @@ ExitCode RunLoopback(const LoopbackCommand& command) {
   options.transport = command.transport;
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
+  options.crc = command.crc;
   options.trace = trace->sink();
   SourceObserver observer;
   SourceSession session(options, devices, observer);

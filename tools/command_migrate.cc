@@ -120,6 +120,7 @@ ExitCode RunSend(const SendCommand& command) {
   options.spin = std::chrono::microseconds(command.spin_us);
   options.lanes = command.lanes;
   options.packet_bytes = *packet_bytes;
+  options.crc = command.crc;
   options.reconnect_timeout = *reconnect_timeout;
   options.resolve_timeout = *resolve_timeout;
   options.trace = outputs->trace.sink();
@@ -152,6 +153,7 @@ ExitCode RunReceive(const ReceiveCommand& command) {
   options.transport = command.transport;
   options.lanes_max = command.lanes;
   options.packet_bytes_max = *packet_bytes;
+  options.crc = command.crc;
   options.rdma_device = command.rdma_device;
   options.spin = std::chrono::microseconds(command.spin_us);
   options.stream_check = *std::move(checks);

@@ -73,6 +73,12 @@ std::string WrongRdmaDevice(const std::string& text) {
   return std::string(ParseRdmaDevices(text).status().message());
 }
 
+bool IsOn(const char* option, const std::string& name) {
+  if (name == "on") return true;
+  if (name == "off") return false;
+  throw CLI::ValidationError(option, absl::StrCat("'", name, "' is not on or off"));
+}
+
 SealMode SealModeOf(const std::string& name) {
   if (name == "auto") return SealMode::kAuto;
   if (name == "on") return SealMode::kOn;
@@ -211,6 +217,15 @@ void AddRdmaDevice(CLI::App& app, std::string& rdma_device) {
                  "commas between, share the lanes")
       ->check(WrongRdmaDevice)
       ->type_name("NAME");
+}
+
+void AddCrc(CLI::App& app, bool& crc) {
+  app.add_option_function<std::string>(
+         "--crc", [&crc](const std::string& name) { crc = IsOn("--crc", name); },
+         "Check payloads and whole streams by CRC-32C. off, which both sides have to say, is for "
+         "measuring what that costs: damage on the way may then go unseen")
+      ->type_name("on|off")
+      ->default_str("on");
 }
 
 void AddSpin(CLI::App& app, uint32_t& spin_us) {

@@ -39,6 +39,7 @@ CLI::Option* AddDuration(CLI::App& app, const char* name, std::string& text, con
 void AddPrecopy(CLI::App& app, PrecopyArguments& precopy);
 void AddCheck(CLI::App& app, std::vector<std::string>& checks);
 void AddRdmaDevice(CLI::App& app, std::string& rdma_device);
+void AddCrc(CLI::App& app, bool& crc);
 void AddSpin(CLI::App& app, uint32_t& spin_us);
 void AddDevices(CLI::App& app, std::vector<std::string>& devices);
 void AddTrust(CLI::App& app, TrustOptions& trust, const char* about_peer_name);

@@ -38,6 +38,7 @@ struct LoopbackCommand {
   TransportKind transport = TransportKind::kTcp;
   uint32_t lanes = 4;
   std::string packet_bytes = "1MiB";
+  bool crc = true;
   std::string trace;  // the source's; the target's is that name with ".target" behind it
   std::string json;
 };
@@ -52,6 +53,7 @@ struct SendCommand {
   uint32_t spin_us = 0;
   uint32_t lanes = 4;
   std::string packet_bytes = "1MiB";
+  bool crc = true;
   PrecopyArguments precopy;
   std::string reconnect_timeout = "30s";
   std::string resolve_timeout = "60s";
@@ -72,6 +74,7 @@ struct ReceiveCommand {
   // The most that it accepts.
   uint32_t lanes = 64;
   std::string packet_bytes = "8388528";
+  bool crc = true;
   std::string commit_timeout = "10s";
   std::string outcome_hold = "90s";
   std::string trace;

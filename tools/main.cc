@@ -130,6 +130,7 @@ int Main(int argc, char** argv) {
   AddPrecopy(loopback_app, loopback.precopy);
   loopback_app.footer(ends);
   AddAskedFor(loopback_app, loopback.transport, loopback.lanes, loopback.packet_bytes);
+  AddCrc(loopback_app, loopback.crc);
   AddTrace(
       loopback_app, loopback.trace,
       "Write time lines for Perfetto or chrome://tracing: the source's to FILE, the target's to "
@@ -148,6 +149,7 @@ int Main(int argc, char** argv) {
            "The name or address that the target's certificate must have (default: the host in "
            "--to)");
   AddAskedFor(send_app, send.transport, send.lanes, send.packet_bytes);
+  AddCrc(send_app, send.crc);
   AddRdmaDevice(send_app, send.rdma_device);
   AddSpin(send_app, send.spin_us);
   AddPrecopy(send_app, send.precopy);
@@ -171,6 +173,7 @@ int Main(int argc, char** argv) {
   AddTrust(receive_app, receive.trust,
            "The name or address that the source's certificate must have (default: any of the CA)");
   AddAccepted(receive_app, receive.transport, receive.lanes, receive.packet_bytes);
+  AddCrc(receive_app, receive.crc);
   AddRdmaDevice(receive_app, receive.rdma_device);
   AddSpin(receive_app, receive.spin_us);
   AddCheck(receive_app, receive.checks);

@@ -44,6 +44,12 @@ std::string TrustText(const SessionReport& report) {
   return absl::StrCat("  trust      ", TrustKindName(report.trust), ", ", sealed, "\n");
 }
 
+std::string VerifiedText(const SessionReport& report, const DeviceReport& device) {
+  if (!report.crc) return "only its length verified: CRCs are off";
+  return absl::StrFormat("state verified: digest %s sent, %s loaded", Hex(device.sent_crc32c),
+                         Hex(device.loaded_crc32c));
+}
+
 std::string LaneFinishText(const SessionReport& report) {
   if (report.lanes.size() < 2) return "";
   return absl::StrFormat(", ended within %.1f ms", Milliseconds(report.lane_finish_lag));
@@ -176,6 +182,7 @@ nlohmann::json ReportJson(const SessionReport& report) {
   json["peer"] = report.peer;
   json["trust"] = TrustKindName(report.trust);
   json["seal"] = SealingName(report.sealing);
+  json["crc"] = report.crc ? "on" : "off";
   json["bytes"] = report.bytes;
   json["packets"] = report.packets;
   json["out_of_order_packets"] = OutOfOrderPackets(report);
@@ -263,10 +270,9 @@ std::string ReportText(const SessionReport& report) {
       TrustText(report));
   text += LaneLossText(report);
   for (const DeviceReport& device : report.devices) {
-    absl::StrAppendFormat(
-        &text, "  device     %s: %s, state verified: digest %s sent, %s loaded%s\n", device.name,
-        FormatBytes(device.bytes), Hex(device.sent_crc32c), Hex(device.loaded_crc32c),
-        device.content_verified ? ", content as expected" : "");
+    absl::StrAppendFormat(&text, "  device     %s: %s, %s%s\n", device.name,
+                          FormatBytes(device.bytes), VerifiedText(report, device),
+                          device.content_verified ? ", content as expected" : "");
   }
   return text;
 }

@@ -128,9 +128,10 @@ struct VmCallbacks {
 struct DeviceReport {
   std::string name;
   std::string kind;
-  uint64_t bytes = 0;             // of its stream
-  uint64_t packets = 0;           // config packet included
-  uint32_t sent_crc32c = 0;       // digest of the stream as read at the source (0: not known here)
+  uint64_t bytes = 0;    // of its stream
+  uint64_t packets = 0;  // config packet included
+  // Digest of the stream as read at the source (0: not known here, or SessionReport::crc is false).
+  uint32_t sent_crc32c = 0;
   uint32_t loaded_crc32c = 0;     // digest of the stream as loaded at the target
   bool content_verified = false;  // the device itself knows what it should hold, and does
   uint64_t out_of_order_packets = 0;
@@ -163,6 +164,7 @@ struct SessionReport {
   std::string peer;
   TrustKind trust = TrustKind::kPlain;
   Sealing sealing = Sealing::kOff;
+  bool crc = true;     // as agreed: SourceOptions::crc
   uint64_t bytes = 0;  // device state, all devices
   uint64_t packets = 0;
   std::chrono::nanoseconds duration{0};  // source: from Run(); target: from its peer's connection
@@ -224,6 +226,10 @@ struct SourceOptions {
   std::chrono::microseconds spin{0};
   uint32_t lanes = 4;                     // 1 to 64
   size_t packet_bytes = size_t{1} << 20;  // 1 to 8 MiB - 80
+  // CRC-32C of each payload and of each device's whole stream; left out only where both sides say
+  // false. Then damage to state that TCP, or the wire, lets through goes unseen, unless packets are
+  // sealed: for measuring what it costs.
+  bool crc = true;
   std::chrono::milliseconds connect_timeout{5000};
   // How long the target may take with an answer while it is otherwise alive.
   std::chrono::milliseconds answer_timeout{60'000};
@@ -264,6 +270,7 @@ struct TargetOptions {
   // The most that a source may ask for, else it is refused; the defaults are the format's limits.
   uint32_t lanes_max = 64;                           // 1 to 64
   size_t packet_bytes_max = (size_t{8} << 20) - 80;  // 1 to 8 MiB - 80
+  bool crc = true;                                   // as SourceOptions::crc
   // Memory for packets that have come and are not yet loaded; see docs/buffer-budget.md.
   size_t arena_bytes = size_t{128} << 20;
   // Looks at each device's stream before it is written to the device; empty: nothing does.

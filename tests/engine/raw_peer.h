@@ -194,6 +194,7 @@ struct RawSource {
   std::string session_id = "0123456789abcdef";
   uint32_t lane_count = 1;
   uint64_t packet_bytes = 8;
+  bool crc_off = false;
   std::vector<std::string> kinds = {"soft"};
   uint32_t window_packets = 0;  // what the target welcomes us with
   std::vector<UniqueFd> lanes;
@@ -207,6 +208,7 @@ struct RawSource {
     hello.add_transports(control::TRANSPORT_TCP);
     hello.set_lanes(lane_count);
     hello.set_packet_bytes(packet_bytes);
+    hello.set_crc_off(crc_off);
     return message;
   }
   control::ControlMessage Table() const {

@@ -137,23 +137,30 @@ struct RawTarget {
   std::string session_id;           // from Hello
 };
 
-// Runs a real source against what `target` does on a thread of its own.
+// Runs a real source, with one lane and packets of eight bytes, against what `target` does on a
+// thread of its own.
+inline SessionReport RunSource(const Devices& devices, RawTarget& target,
+                               const std::function<void(RawTarget&)>& act, SourceOptions options) {
+  const Watchdog watchdog("a source and its bad target");
+  std::thread thread([&] { act(target); });
+  options.to = absl::StrCat("127.0.0.1:", target.port);
+  options.transport = TransportKind::kTcp;
+  options.lanes = 1;
+  options.packet_bytes = 8;
+  RecordingObserver observer;
+  SourceSession session(std::move(options), devices.pointers(), observer);
+  SessionReport report = session.Run();
+  thread.join();
+  return report;
+}
 inline SessionReport RunSource(const Devices& devices, RawTarget& target,
                                const std::function<void(RawTarget&)>& act,
                                std::chrono::milliseconds resolve_timeout = std::chrono::seconds(60),
                                const TrustOptions& trust = {}) {
-  const Watchdog watchdog("a source and its bad target");
-  std::thread thread([&] { act(target); });
-  SourceOptions options = SourceOptionsFor(target.port);
-  options.lanes = 1;
-  options.packet_bytes = 8;
+  SourceOptions options;
   options.resolve_timeout = resolve_timeout;
   options.trust = trust;
-  RecordingObserver observer;
-  SourceSession session(options, devices.pointers(), observer);
-  SessionReport report = session.Run();
-  thread.join();
-  return report;
+  return RunSource(devices, target, act, std::move(options));
 }
 
 // The digest of the stream that the source sends, which is heard to its end for it.

@@ -25,14 +25,14 @@ readonly precopy=('^  --no-precopy ' '^  --downtime-limit DURATION=300ms( |$)' '
   '^  --precopy-max-bytes SIZE ' '^  --on-no-convergence switch\|abort=switch( |$)' '^  --fixed-downtime DURATION ' 'DURATION as in 300ms')
 readonly trust=('^  --tls-cert FILE ' '^  --tls-key FILE ' '^  --tls-ca FILE ' '^  --tls-peer-name NAME ' '^  --psk-file FILE '
   '^  --seal on\|off\|auto=auto( |$)'  '^  --insecure ')
-readonly json='^  --json FILE ' trace='^  --trace FILE '
+readonly crc='^  --crc on\|off=on( |$)' json='^  --json FILE ' trace='^  --trace FILE '
 
 helps '' '^  loopback ' '^  send ' '^  receive ' '^  save ' '^  load ' '^  inspect ' '^  devices ' '^  doctor ' '^  ping ' '^  keygen ' '--version' 'godwit receive --listen .*--psk-file' \
   'godwit send --to .*--psk-file' "${specs[@]:1}"
-helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "${session[@]}" "${precopy[@]}" "$trace" "$json"
+helps loopback '^  --devices N=2 ' '^  --size SIZE=1GiB ' '^  --seed S=1 ' '^  --soft KEY=VALUE' "$crc" "${session[@]}" "${precopy[@]}" "$trace" "$json"
 helps ping '^  --to ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=4 ' '^  --packet-bytes SIZE=1MiB ' \
   '^  --rdma-device NAME ' '^  --time DURATION=1s( |$)' "${trust[@]}" "$json"
-helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --spin-us N=0 ' "${specs[@]}" "${session[@]}" "${precopy[@]}" \
+helps send '^  --to ADDR:PORT REQUIRED ' '^  --rdma-device NAME ' '^  --spin-us N=0 ' "$crc" "${specs[@]}" "${session[@]}" "${precopy[@]}" \
   "${trust[@]}" '^  --reconnect-timeout DURATION=30s( |$)' '^  --resolve-timeout DURATION=60s( |$)' '^  --metrics ADDR:PORT ' "$trace" "$json"
 helps receive '^  --listen ADDR:PORT REQUIRED ' '^  --transport tcp\|verbs\|auto=auto' '^  --lanes N=64 ' \
   '^  --packet-bytes SIZE=8388528( |$)' '^  --rdma-device NAME ' '^  --spin-us N=0 ' '^  --port-fd FD ' '^  --check PROFILE ' '^  --commit-timeout DURATION=10s( |$)' \

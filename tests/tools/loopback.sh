@@ -51,6 +51,29 @@ digest() { json "$1.out" /devices/0/loaded_crc32c; }
 [[ $(digest json) == "$(digest again)" ]] || fail "seed 40 gives two digests"
 [[ $(digest json) != "$(digest other)" ]] || fail "seeds 40 and 41 give the same digest"
 
+# ---- Without CRCs, which takes both sides.
+run no_crc "$GODWIT" loopback --size 8MiB --crc off --json "$scratch/no_crc.json"
+check_code "--crc off" "$code" 0 no_crc.err
+for side in '' /target; do
+  check_json "--crc off" no_crc.json $side/crc off
+  check_json "--crc off" no_crc.json $side/devices/1/sent_crc32c 00000000
+done
+check_json "--crc off" no_crc.json /target/devices/1/content_verified true
+check_says "--crc off" no_crc.out '^  device .* only its length verified: CRCs are off, content as expected$'
+for one in send receive; do
+  ours=on theirs=off
+  [[ $one == send ]] || ours=off theirs=on
+  start_receiver "crc_$one" --device soft:size=8MiB --crc "$theirs" --json "$scratch/crc_target.json"
+  receiver=$pid
+  run crc "$GODWIT" send --to "127.0.0.1:$port" --device soft:size=8MiB --crc "$ours" --json "$scratch/crc.json"
+  check_code "--crc off at one side" "$code" 0 crc.err
+  await "$receiver"
+  check_json "--crc on at $one" crc.json /crc on
+  check_json "--crc on at $one" crc_target.json /crc on
+done
+run wrong "$GODWIT" loopback --size 1MiB --crc maybe
+check_code "--crc maybe" "$code" 2 wrong.err
+
 # ---- Short sessions over one lane, again and again: a receipt that overtakes its packet's own
 # completion, which is a matter of timing, once cost a packet and hung the session.
 hang_s=20
