@@ -7,17 +7,16 @@
 #include <cstddef>
 #include <string>
 
-#include "transport/tls/tls_stream.h"
+#include "transport/hmac.h"
 
 namespace godwit {
 
 // What the TLS exporter is asked for.
 inline constexpr absl::string_view kHandoverKeyLabel = "EXPORTER-godwit-handover";
-inline constexpr size_t kHandoverProofBytes = 32;
+inline constexpr size_t kHandoverProofBytes = kHmacBytes;
 
-// The messages of the handover. Each is true from the first time it is said and
-// for as long as its session is remembered: to say it again, as who overheard its proof could, does
-// no harm.
+// The messages of the handover. Each is true from the first time it is said and for as long as its
+// session is remembered: to say it again, as who overheard its proof could, does no harm.
 enum class HandoverWord { kCommit, kDone, kRolledBack, kForget };
 
 // kHandoverProofBytes: HMAC-SHA256 under `key`, which only the ends of the connection that the

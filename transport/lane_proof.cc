@@ -1,9 +1,6 @@
 #include "transport/lane_proof.h"
 
 #include <absl/strings/str_cat.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/rand.h>
 
 #include <algorithm>
@@ -32,19 +29,12 @@ LaneProof ProveLane(const TrafficKey& key, const LaneChallenge& challenge, const
   const std::string text =
       absl::StrCat(kProofLabel, absl::string_view(challenge.data(), challenge.size()),
                    absl::string_view(preface.data(), preface.size()));
-  LaneProof proof;
-  unsigned bytes = 0;
-  GODWIT_CHECK(HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
-                    reinterpret_cast<const unsigned char*>(text.data()), text.size(),
-                    reinterpret_cast<unsigned char*>(proof.data()), &bytes) != nullptr &&
-               bytes == proof.size());
-  return proof;
+  return HmacSha256(key, text);
 }
 
 bool IsLaneProof(const char* proof, const TrafficKey& key, const LaneChallenge& challenge,
                  const LaneHello& lane) {
-  const LaneProof right = ProveLane(key, challenge, lane);
-  return CRYPTO_memcmp(proof, right.data(), right.size()) == 0;
+  return IsHmac({proof, kLaneProofBytes}, ProveLane(key, challenge, lane));
 }
 
 absl::Status LaneGreeting::Announce(int socket, uint16_t lane, uint16_t generation,

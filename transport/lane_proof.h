@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "transport/control_channel.h"
+#include "transport/hmac.h"
 #include "transport/tcp/tcp_socket.h"
 #include "transport/tls/tls_stream.h"
 
@@ -22,10 +23,10 @@ namespace godwit {
 // What the TLS exporter is asked for.
 inline constexpr absl::string_view kLaneKeyLabel = "EXPORTER-godwit-lanes";
 inline constexpr size_t kLaneChallengeBytes = 32;
-inline constexpr size_t kLaneProofBytes = 32;
+inline constexpr size_t kLaneProofBytes = kHmacBytes;
 
 using LaneChallenge = std::array<char, kLaneChallengeBytes>;
-using LaneProof = std::array<char, kLaneProofBytes>;
+using LaneProof = Hmac;
 
 // Of random bytes, so that what was said on another connection proves nothing on this one.
 LaneChallenge NewLaneChallenge();
