@@ -38,8 +38,8 @@ absl::Status ExplainHangUp(absl::Status status) {
       status.code(),
       absl::StrCat(
           status.message(),
-          "; it had not welcomed us: a target takes one session, and no ping in it; it says "
-          "itself whom it has turned away"));
+          "; it had not welcomed us: a target in a session takes no other one and no ping, "
+          "and says itself whom it has turned away"));
 }
 
 }  // namespace godwit

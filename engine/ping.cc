@@ -17,6 +17,7 @@
 #include "engine/ping_worker.h"
 #include "engine/rdma_ports.h"
 #include "engine/session_base.h"
+#include "engine/session_offer.h"
 #include "transport/lane_proof.h"
 #include "transport/tcp/tcp_lane.h"
 
@@ -37,7 +38,10 @@ absl::Status OutOfTurn() {
 // One ping, from contact to the last receipt.
 class Pinger {
  public:
-  explicit Pinger(const PingOptions& options) : options_(options) {}
+  explicit Pinger(const PingOptions& options)
+      : options_(options),
+        offer_{options.transport, options.rdma_device, options.lanes, options.packet_bytes,
+               options.trust.seal} {}
   ~Pinger() {
     worker_.reset();
     for (auto& lane : verbs_lanes_) CloseLane(std::move(lane));
@@ -63,6 +67,7 @@ class Pinger {
   }
 
   const PingOptions& options_;
+  const SessionOffer offer_;
   PingReport report_;
   std::unique_ptr<TlsContext> tls_;  // null: plain
   std::string session_id_ = std::string(kSessionIdBytes, '\0');
@@ -90,7 +95,7 @@ absl::StatusOr<PingReport> Pinger::Run() {
   set_up_by_ = Clock::Steady().Now() + kAnswerTimeout;
   report_.peer = options_.to;
   report_.trust = options_.trust.kind();
-  GODWIT_RETURN_IF_ERROR(ExplainHangUp(Greet()));
+  GODWIT_RETURN_IF_ERROR(Greet());
   GODWIT_RETURN_IF_ERROR(TimeRoundTrip());
   GODWIT_RETURN_IF_ERROR(MakeLanes());
   GODWIT_RETURN_IF_ERROR(Send());
@@ -102,51 +107,26 @@ absl::StatusOr<PingReport> Pinger::Run() {
 }
 
 absl::Status Pinger::Check() const {
-  if (options_.lanes < 1 || options_.lanes > kLanesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(options_.lanes, " lanes, a session has 1 to ", kLanesMax));
-  }
-  if (options_.packet_bytes < 1 || options_.packet_bytes > kPacketBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("packets of ", options_.packet_bytes,
-                                                   " bytes, allowed are 1 to ", kPacketBytesMax));
-  }
   if (options_.time.count() < 1 || options_.time > kPingTimeMax) {
     return absl::InvalidArgumentError(absl::StrCat("packets for ", options_.time.count(),
                                                    " ms, allowed are 1 ms to ",
                                                    kPingTimeMax.count(), " s"));
   }
-  return CheckRdma(options_.transport, options_.rdma_device);
+  return CheckOffer(offer_);
 }
 
 absl::Status Pinger::Greet() {
-  const bool verbs_here =
-      options_.transport == TransportKind::kVerbs ||
-      (options_.transport == TransportKind::kAuto && HasUsableRdmaPort(options_.rdma_device));
+  const bool verbs_here = OffersVerbs(offer_);
   control::ControlMessage message;
   control::Hello& hello = *message.mutable_hello();
+  hello = HelloOf(offer_, verbs_here, session_id_, contact_.channel->fd());
   hello.set_ping(true);
-  hello.set_software(SoftwareName());
-  hello.set_session_id(session_id_);
-  hello.set_frame_version(kFrameVersion);
-  if (verbs_here) hello.add_transports(control::TRANSPORT_VERBS);
-  if (options_.transport != TransportKind::kVerbs) hello.add_transports(control::TRANSPORT_TCP);
-  hello.set_lanes(options_.lanes);
-  hello.set_packet_bytes(options_.packet_bytes);
-  hello.set_seal(ToProto(options_.trust.seal));
-  hello.set_off_loopback(!IsOnLoopback(contact_.channel->fd()));
-  GODWIT_RETURN_IF_ERROR(contact_.channel->Send(message));
-
-  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
-                          Await(control::ControlMessage::kWelcome, "the target's welcome"));
-  const control::Welcome& welcome = answer.welcome();
-  if (welcome.queue_packets() < kQueuePacketsMin || welcome.queue_packets() > kQueuePacketsMax) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the target's queue of ", welcome.queue_packets(), " packets is out of bounds"));
-  }
-  if (std::find(hello.transports().begin(), hello.transports().end(), welcome.transport()) ==
-      hello.transports().end()) {
-    return absl::InvalidArgumentError("the target chose a transport that was not offered");
-  }
+  GODWIT_RETURN_IF_ERROR(ExplainHangUp(contact_.channel->Send(message)));
+  const absl::StatusOr<control::ControlMessage> answer =
+      Await(control::ControlMessage::kWelcome, "the target's welcome");
+  if (!answer.ok()) return ExplainHangUp(answer.status());
+  const control::Welcome& welcome = answer->welcome();
+  GODWIT_RETURN_IF_ERROR(CheckWelcome(hello, welcome));
   report_.peer_software = Printable(welcome.software());
   report_.transport =
       welcome.transport() == control::TRANSPORT_VERBS ? TransportKind::kVerbs : TransportKind::kTcp;

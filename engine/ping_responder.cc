@@ -11,6 +11,7 @@
 #include "engine/packet.h"
 #include "engine/ping_control.h"
 #include "engine/session_base.h"
+#include "engine/session_offer.h"
 #include "engine/target_limits.h"
 #include "transport/tcp/tcp_lane.h"
 #include "transport/tls/tls_context.h"
@@ -80,7 +81,7 @@ absl::Status PingResponder::Answer() {
   return CountPackets();
 }
 
-// Everything that a session would be refused for, too.
+// Everything that a session would be refused for, too, and what takes too much memory.
 absl::Status PingResponder::Welcome() {
   GODWIT_RETURN_IF_ERROR(CheckAskedFor(hello_, options_));
   GODWIT_ASSIGN_OR_RETURN(transport_, ChooseTransport(hello_, options_));
@@ -92,7 +93,8 @@ absl::Status PingResponder::Welcome() {
   budget_ = PlanTarget(/*arena_bytes=*/0, /*devices=*/1, hello_.lanes(), hello_.packet_bytes(),
                        /*receives_are_posted_ahead=*/verbs);
   limits_ = {kFrameHeaderBytes, PayloadBytesMax(hello_.packet_bytes()), budget_.receive_packets};
-  // A ping must not take more than the session that it asks about.
+  // For this a session would not be refused: it has its arena, but not everybody who pings may
+  // take as much memory as he likes.
   const size_t bytes = budget_.buffers * Arena::StrideBytes(limits_.payload_bytes_max);
   if (bytes > std::max(options_.arena_bytes, kArenaBytes)) {
     return absl::FailedPreconditionError(
@@ -104,12 +106,7 @@ absl::Status PingResponder::Welcome() {
                                                 [this] { return Stopped(); }));
 
   control::ControlMessage message;
-  control::Welcome& welcome = *message.mutable_welcome();
-  welcome.set_software(SoftwareName());
-  welcome.set_window_packets(budget_.window_packets);
-  welcome.set_queue_packets(budget_.queue_packets);
-  welcome.set_sealing(ToProto(sealing));
-  welcome.set_transport(verbs ? control::TRANSPORT_VERBS : control::TRANSPORT_TCP);
+  *message.mutable_welcome() = WelcomeOf(budget_, sealing, transport_);
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
   *message.mutable_device_table() = devices_;
   return channel_->Send(message);

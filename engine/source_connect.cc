@@ -17,17 +17,14 @@
 
 namespace godwit {
 
+SessionOffer SourceSession::Impl::Offer() const {
+  return {options_.transport, options_.rdma_device, options_.lanes, options_.packet_bytes,
+          options_.trust.seal};
+}
+
 absl::Status SourceSession::Impl::Check() const {
   GODWIT_RETURN_IF_ERROR(CheckMoveTogether(devices_));
-  if (options_.lanes < 1 || options_.lanes > kLanesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(options_.lanes, " lanes, a session has 1 to ", kLanesMax));
-  }
-  if (options_.packet_bytes < 1 || options_.packet_bytes > kPacketBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("packets of ", options_.packet_bytes,
-                                                   " bytes, allowed are 1 to ", kPacketBytesMax));
-  }
-  return CheckRdma(options_.transport, options_.rdma_device);
+  return CheckOffer(Offer());
 }
 
 absl::Status SourceSession::Impl::Connect() {
@@ -49,37 +46,16 @@ absl::Status SourceSession::Impl::MakeChannel(std::chrono::milliseconds timeout)
 }
 
 absl::Status SourceSession::Impl::Greet() {
-  const bool verbs_here =
-      options_.transport == TransportKind::kVerbs ||
-      (options_.transport == TransportKind::kAuto && HasUsableRdmaPort(options_.rdma_device));
   control::ControlMessage message;
   control::Hello& hello = *message.mutable_hello();
-  hello.set_software(SoftwareName());
-  hello.set_session_id(session_id_);
-  hello.set_frame_version(kFrameVersion);
-  if (verbs_here) hello.add_transports(control::TRANSPORT_VERBS);
-  if (options_.transport != TransportKind::kVerbs) hello.add_transports(control::TRANSPORT_TCP);
-  hello.set_lanes(options_.lanes);
-  hello.set_packet_bytes(options_.packet_bytes);
-  hello.set_seal(ToProto(options_.trust.seal));
-  hello.set_off_loopback(!IsOnLoopback(channel_->fd()));
+  hello = HelloOf(Offer(), OffersVerbs(Offer()), session_id_, channel_->fd());
   hello.set_crc_off(!options_.crc);
-  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
-
-  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
-                          Await(control::ControlMessage::kWelcome, "the target's welcome"));
-  const control::Welcome& welcome = answer.welcome();
-  if (std::find(hello.transports().begin(), hello.transports().end(), welcome.transport()) ==
-      hello.transports().end()) {
-    return absl::InvalidArgumentError("the target chose a transport that was not offered");
-  }
-  if (welcome.window_packets() < kWindowPacketsMin ||
-      welcome.window_packets() > kWindowPacketsMax || welcome.queue_packets() < kQueuePacketsMin ||
-      welcome.queue_packets() > kQueuePacketsMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the target's window of ", welcome.window_packets(), " or queue of ",
-                     welcome.queue_packets(), " packets is out of bounds"));
-  }
+  GODWIT_RETURN_IF_ERROR(ExplainHangUp(channel_->Send(message)));
+  const absl::StatusOr<control::ControlMessage> answer =
+      Await(control::ControlMessage::kWelcome, "the target's welcome");
+  if (!answer.ok()) return ExplainHangUp(answer.status());
+  const control::Welcome& welcome = answer->welcome();
+  GODWIT_RETURN_IF_ERROR(CheckWelcome(hello, welcome));
   GODWIT_RETURN_IF_ERROR(ExportKeys());
   GODWIT_RETURN_IF_ERROR(TakeSealing(welcome.sealing()));
   if (welcome.crc_off() && options_.crc) {
@@ -176,7 +152,12 @@ absl::StatusOr<control::ControlMessage> SourceSession::Impl::AwaitLanes() {
   while (true) {
     GODWIT_RETURN_IF_ERROR(CheckCancelled());
     GODWIT_ASSIGN_OR_RETURN(auto message, Receive());
-    if (message.has_value() && message->has_lane_setup()) return *std::move(message);
+    if (message.has_value() && message->has_lane_setup()) {
+      if (opener_.has_value() && !opener_->all_connected()) {
+        return absl::InvalidArgumentError("the target says that it has lanes which it can't have");
+      }
+      return *std::move(message);
+    }
     if (message.has_value()) return OutOfTurn(*message);
     if (Clock::Steady().Now() > deadline) {
       return absl::DeadlineExceededError(absl::StrCat("peer ", channel_->peer(),
@@ -185,7 +166,7 @@ absl::StatusOr<control::ControlMessage> SourceSession::Impl::AwaitLanes() {
     }
     std::vector<pollfd> fds;
     if (opener_.has_value()) {
-      GODWIT_RETURN_IF_ERROR(opener_->Tend());
+      GODWIT_RETURN_IF_ERROR(opener_->Tend([this] { KeepAlive(); }));
       opener_->AddPollFds(fds);
     }
     GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));

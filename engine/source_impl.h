@@ -22,6 +22,7 @@
 #include "engine/precopy_watch.h"
 #include "engine/rdma_ports.h"
 #include "engine/session_base.h"
+#include "engine/session_offer.h"
 #include "engine/source_worker.h"
 #include "engine/switchover.h"
 #include "engine/tcp_lane_opener.h"
@@ -43,6 +44,7 @@ class SourceSession::Impl final : public SessionBase {
   SessionStatistics statistics() const;
 
  private:
+  SessionOffer Offer() const;
   absl::Status Check() const;
   absl::Status Connect();
   absl::Status TakeSealing(control::Sealing sealing);

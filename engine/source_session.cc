@@ -10,7 +10,6 @@
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "base/thread_name.h"
-#include "engine/contact.h"
 #include "engine/device_steps.h"
 #include "engine/source_impl.h"
 #include "engine/switchover.h"
@@ -222,7 +221,7 @@ absl::Status SourceSession::Impl::MoveAll() {
   GODWIT_RETURN_IF_ERROR(MakeNotifiers());
   SetPhase(SessionPhase::kConnecting);
   GODWIT_RETURN_IF_ERROR(Connect());
-  GODWIT_RETURN_IF_ERROR(ExplainHangUp(Greet()));
+  GODWIT_RETURN_IF_ERROR(Greet());
   GODWIT_RETURN_IF_ERROR(ExchangeDeviceTables());
   GODWIT_RETURN_IF_ERROR(MakeArenaAndLanes());
   GODWIT_RETURN_IF_ERROR(StartWorker());

@@ -2,15 +2,14 @@
 // to 6.
 
 #include <absl/strings/str_cat.h>
-#include <sys/socket.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <utility>
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "engine/device_steps.h"
+#include "engine/session_offer.h"
 #include "engine/target_impl.h"
 #include "engine/target_limits.h"
 #include "transport/tcp/tcp_lane.h"
@@ -20,14 +19,6 @@ namespace {
 
 // How long a source's lanes may take to come.
 constexpr std::chrono::seconds kLanesTimeout{8};
-
-// As far as is known here the source has not closed it.
-bool IsOpen(const UniqueFd& socket) {
-  if (!socket.valid()) return false;
-  char byte = 0;
-  const ssize_t got = ::recv(socket.get(), &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT);
-  return got > 0 || (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
-}
 
 }  // namespace
 
@@ -131,13 +122,8 @@ absl::Status TargetSession::Impl::Welcome(const control::Hello& hello) {
                                                 [this] { return cancelled(); }));
 
   control::ControlMessage message;
-  control::Welcome& welcome = *message.mutable_welcome();
-  welcome.set_software(SoftwareName());
-  welcome.set_window_packets(budget_.window_packets);
-  welcome.set_queue_packets(budget_.queue_packets);
-  welcome.set_sealing(ToProto(sealing_));
-  welcome.set_crc_off(!crc_);
-  welcome.set_transport(verbs ? control::TRANSPORT_VERBS : control::TRANSPORT_TCP);
+  *message.mutable_welcome() = WelcomeOf(budget_, sealing_, transport_);
+  message.mutable_welcome()->set_crc_off(!crc_);
   return channel_->Send(message);
 }
 
@@ -241,13 +227,13 @@ absl::Status TargetSession::Impl::AcceptTcpLanes() {
     }
     Rendezvous::Arrival taken = *std::move(*arrival);
     if (taken.kind != PrefaceKind::kLane || taken.lane.session_id != session_id_ ||
-        taken.lane.lane >= lane_count_ || taken.lane.generation != 0 ||
-        IsOpen((*sockets)[taken.lane.lane])) {
+        taken.lane.lane >= lane_count_ || taken.lane.generation != 0) {
       strangers_.Tell(absl::StrCat("turned away ", taken.peer, ": no lane of this session"));
       continue;
     }
     TuneLaneSocket(taken.socket.get());
-    if ((*sockets)[taken.lane.lane].valid()) --accepted;  // it was lost, and is made anew
+    // A source that has lost one makes it anew, whether that loss is known here or not.
+    if ((*sockets)[taken.lane.lane].valid()) --accepted;
     (*names)[taken.lane.lane] = absl::StrCat("tcp ", taken.peer);
     (*sockets)[taken.lane.lane] = std::move(taken.socket);
     ++accepted;

@@ -3,47 +3,65 @@
 #include <absl/strings/str_cat.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 
 namespace godwit {
+namespace {
+
+// Between two attempts for a lane, doubling: under 3 s for all of them.
+constexpr std::chrono::milliseconds kPauseMin{20};
+
+}  // namespace
 
 absl::Status TcpLaneOpener::Connect() {
+  const size_t lane = lanes_.size();
   lanes_.emplace_back();
-  return Announce(lanes_.size() - 1);
+  const absl::Status opened = Open(lane);
+  return opened.ok() || lane == 0 ? opened : Lost(lane, opened);
 }
 
-absl::Status TcpLaneOpener::Announce(size_t lane) {
+absl::Status TcpLaneOpener::Open(size_t lane) {
   Opening& opening = lanes_[lane];
-  opening.proven = false;
-  while (true) {
-    GODWIT_ASSIGN_OR_RETURN(opening.socket, ConnectTcp(address_, timeout_, cancel_fd_));
-    TuneLaneSocket(opening.socket.get());
-    absl::Status said =
-        greeting_.Announce(opening.socket.get(), static_cast<uint16_t>(lane), /*generation=*/0,
-                           std::chrono::steady_clock::now() + timeout_);
-    if (said.ok() || ++opening.attempts >= kAttempts) return said;
-  }
+  GODWIT_ASSIGN_OR_RETURN(opening.socket, ConnectTcp(address_, timeout_, cancel_fd_));
+  opening.lost = opening.proven = false;
+  TuneLaneSocket(opening.socket.get());
+  return greeting_.Announce(opening.socket.get(), static_cast<uint16_t>(lane), /*generation=*/0,
+                            std::chrono::steady_clock::now() + timeout_);
+}
+
+absl::Status TcpLaneOpener::Lost(size_t lane, const absl::Status& why) {
+  Opening& opening = lanes_[lane];
+  if (absl::IsCancelled(why) || absl::IsInvalidArgument(why)) return why;
+  if (++opening.attempts >= kAttempts) return why;
+  opening.lost = true;
+  opening.due = Clock::Steady().Now() + kPauseMin * (1 << (opening.attempts - 1));
+  return absl::OkStatus();
 }
 
 void TcpLaneOpener::AddPollFds(std::vector<pollfd>& fds) const {
-  for (const Opening& opening : lanes_) fds.push_back({opening.socket.get(), POLLIN, 0});
+  for (const Opening& opening : lanes_) {
+    if (!opening.lost) fds.push_back({opening.socket.get(), POLLIN, 0});
+  }
 }
 
-absl::Status TcpLaneOpener::Tend() {
+absl::Status TcpLaneOpener::Tend(const std::function<void()>& after_each) {
   for (size_t lane = 0; lane < lanes_.size(); ++lane) {
-    absl::Status tended = TendOne(lane);
-    if (tended.ok()) continue;
-    if (absl::IsCancelled(tended) || ++lanes_[lane].attempts >= kAttempts) return tended;
-    GODWIT_RETURN_IF_ERROR(Announce(lane));
+    const absl::Status tended = TendOne(lane);
+    if (!tended.ok()) GODWIT_RETURN_IF_ERROR(Lost(lane, tended));
+    after_each();
   }
   return absl::OkStatus();
 }
 
 absl::Status TcpLaneOpener::TendOne(size_t lane) {
   Opening& opening = lanes_[lane];
+  if (opening.lost) {
+    return Clock::Steady().Now() < opening.due ? absl::OkStatus() : Open(lane);
+  }
   char byte = 0;
   const ssize_t got = ::recv(opening.socket.get(), &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT);
   if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
@@ -64,6 +82,11 @@ absl::Status TcpLaneOpener::TendOne(size_t lane) {
                                          std::chrono::steady_clock::now() + timeout_, cancel_fd_));
   opening.proven = true;
   return absl::OkStatus();
+}
+
+bool TcpLaneOpener::all_connected() const {
+  return std::all_of(lanes_.begin(), lanes_.end(),
+                     [](const Opening& opening) { return opening.socket.valid(); });
 }
 
 std::vector<UniqueFd> TcpLaneOpener::Take() {

@@ -105,12 +105,12 @@ TEST_F(PingTest, WhoComesToATargetInASessionIsToldWhatThatMayMean) {
   source.kinds = {"soft"};
   ASSERT_TRUE(source.OpenLanes());
   EXPECT_THAT(std::string(Ping(PingOf(target_.Port())).status().message()),
-              HasSubstr("a target takes one session"));
+              HasSubstr("a target in a session takes no other"));
   RecordingObserver observer;
   SourceSession second(SourceOptionsFor(target_.Port()), source_devices_.pointers(), observer);
   const SessionReport report = second.Run();
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
-  EXPECT_THAT(std::string(report.status.message()), HasSubstr("a target takes one session"));
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("a target in a session takes no other"));
   source_devices_.ExpectAllIn(DeviceState::kRunning);
 }
 

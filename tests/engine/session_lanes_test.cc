@@ -86,6 +86,7 @@ TEST_F(LanesTest, ALaneThatIsLostBeforeAllHaveComeIsTakenAnew) {
     return socket;
   };
   (void)open_lane(0);  // and gone again
+  const UniqueFd lost_for_the_source_only = open_lane(0);
   source.lanes.push_back(open_lane(0));
   source.lanes.push_back(open_lane(1));
   const auto answer = source.channel.Receive();

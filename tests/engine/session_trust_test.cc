@@ -9,6 +9,8 @@
 #include <string>
 
 #include "engine/session_base.h"
+#include "tests/engine/raw_peer.h"
+#include "tests/engine/raw_target.h"
 #include "tests/engine/session_world.h"
 
 namespace godwit {
@@ -63,6 +65,35 @@ class SessionTrustTest : public testing::Test {
 
   std::string path_;
 };
+
+TEST_F(SessionTrustTest, ALaneThatIsLostWhileItProvesItselfIsMadeAnew) {
+  TrustOptions trust;
+  trust.psk_file = path_;
+  const auto server = TlsContext::Make(trust, TlsRole::kServer);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const Devices devices({"soft:size=16,seed=7"}, DeviceRole::kSource);
+  RawTarget target;
+  target.tls = server->get();
+  const auto act = [](RawTarget& t) {
+    t.Greet();
+    t.AnswerTable();
+    const LaneChallenge challenge = NewLaneChallenge();
+    for (const bool hears_the_proof : {false, true}) {
+      const UniqueFd lane = t.Accept();
+      EXPECT_EQ(Hear(lane.get(), 28).size(), 28U);
+      Say(lane.get(), {challenge.data(), challenge.size()});
+      if (hears_the_proof) {
+        EXPECT_EQ(Hear(lane.get(), kLaneProofBytes).size(), kLaneProofBytes);
+      }
+    }
+    t.AcceptLane();  // which proves itself again, on another challenge
+    EXPECT_EQ(t.HearFrames().size(), 3U);
+    t.channel.Hang();
+  };
+  const SessionReport report = RunSource(devices, target, act, std::chrono::seconds(60), trust);
+  EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
+  devices.ExpectAllIn(DeviceState::kRunning);
+}
 
 TEST_F(SessionTrustTest, BetweenLoopbackAddressesAutoDoesNotSeal) {
   ExpectMoved(Move(SealMode::kAuto, SealMode::kAuto), Sealing::kOff);
