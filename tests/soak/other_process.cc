@@ -42,11 +42,12 @@ std::string OtherProcess::ReadLine() {
   return line;
 }
 
-void OtherProcess::Kill() {
+bool OtherProcess::Kill() {
   const pid_t pid = std::exchange(pid_, 0);
-  if (pid == 0) return;
+  if (pid == 0) return false;
   ::kill(pid, SIGKILL);
-  ::waitpid(pid, /*wstatus=*/nullptr, 0);
+  int how = 0;
+  return ::waitpid(pid, &how, 0) == pid && WIFSIGNALED(how);
 }
 
 }  // namespace godwit

@@ -16,13 +16,14 @@ class OtherProcess {
   // Runs this program with these arguments. Ends this one where that fails.
   explicit OtherProcess(std::vector<std::string> arguments);
   // Kills it, if that has not been done, and waits for its end.
-  ~OtherProcess() { Kill(); }
+  ~OtherProcess() { (void)Kill(); }
   OtherProcess(const OtherProcess&) = delete;
   OtherProcess& operator=(const OtherProcess&) = delete;
 
   // What it writes to its standard output up to the end of a line, or to its end.
   std::string ReadLine();
-  void Kill();
+  // Whether that ended it: false where it had ended by itself, or been killed before.
+  bool Kill();
 
  private:
   UniqueFd output_;

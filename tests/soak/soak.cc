@@ -36,6 +36,8 @@ namespace {
 
 // Sessions before the first count: whatever is made once has been made.
 constexpr int kWarmUp = 5;
+// Among so many each kind of harm has been done.
+constexpr int kAllHappenIn = 40;
 // A target whose source may never have come to it, or was killed, ends by itself until then, or
 // goes on waiting for one.
 constexpr std::chrono::seconds kLossIsSeenIn{15};
@@ -96,6 +98,12 @@ struct Totals {
   int in_doubt = 0;
   int inside_tls = 0;
 
+  // (A queue pair is killed by others than the soak.)
+  bool AllHappened(TransportKind transport) const {
+    const bool lanes_died =
+        transport == TransportKind::kVerbs || (lanes_killed > 0 && remade > 0 && sent_again > 0);
+    return lanes_died && cancelled > 0 && processes_killed > 0 && rolled_back > 0 && inside_tls > 0;
+  }
   void Add(const SessionReport& survivor) {
     rolled_back += survivor.outcome == SessionOutcome::kRolledBack ? 1 : 0;
     in_doubt += survivor.outcome == SessionOutcome::kInDoubt ? 1 : 0;
@@ -180,9 +188,10 @@ class Session {
     TargetSession target(plan_.target, targets.pointers(), listener);
     auto done = std::async(std::launch::async, [&] { return target.Run(); });
     OtherProcess source(OtherSide("source", listener.Port()));
+    // It says something once it is there: one that can't run has not been killed.
+    if (source.ReadLine().empty()) return Say("the source does not start");
     std::this_thread::sleep_for(plan_.harm_after);
-    source.Kill();
-    ++totals_.processes_killed;
+    if (source.Kill()) ++totals_.processes_killed;
     const SessionReport report = Settle(target, done);
     totals_.bytes += report.bytes;
     totals_.Add(report);
@@ -196,13 +205,14 @@ class Session {
   bool RunSourceAlone() {
     const Devices sources(plan_.specs, DeviceRole::kSource);
     OtherProcess target(OtherSide("target", 0));
-    plan_.source.to = absl::StrCat(setting_.address, ":", target.ReadLine());
+    const std::string port = target.ReadLine();
+    if (port.empty()) return Say("the target does not start");
+    plan_.source.to = absl::StrCat(setting_.address, ":", port);
     SessionObserver quiet;
     SourceSession source(plan_.source, sources.pointers(), quiet);
     auto done = std::async(std::launch::async, [&] { return source.Run(); });
     std::this_thread::sleep_for(plan_.harm_after);
-    target.Kill();
-    ++totals_.processes_killed;
+    if (target.Kill()) ++totals_.processes_killed;
     const SessionReport report = done.get();
     totals_.bytes += report.bytes;
     totals_.Add(report);
@@ -230,6 +240,7 @@ class Session {
     return false;
   }
   static void SayEach() { std::fputc('\n', stderr); }
+  static void SayEach(const char* what) { std::fprintf(stderr, " %s\n", what); }
   template <typename... More>
   static void SayEach(const char* side, const SessionReport& report, const More&... more) {
     std::fprintf(stderr, " %s: outcome %d, %s;", side, static_cast<int>(report.outcome),
@@ -248,7 +259,7 @@ TransportKind TransportOf(const std::string& name) {
 }
 
 // side source|target SEED TRANSPORT ADDRESS KEYS PORT: one side of that seed's session. A target
-// writes its port.
+// writes its port, a source that it is there.
 int RunSide(const std::vector<std::string>& arguments) {
   constexpr size_t kArguments = 6;
   uint64_t seed = 0;
@@ -259,6 +270,8 @@ int RunSide(const std::vector<std::string>& arguments) {
     const Devices devices(plan.specs, DeviceRole::kSource);
     plan.source.to = absl::StrCat(setting.address, ":", arguments[5]);
     SessionObserver quiet;
+    std::puts("here");
+    std::fflush(stdout);
     return static_cast<int>(SourceSession(plan.source, devices.pointers(), quiet).Run().outcome);
   }
   const Devices devices(plan.specs, DeviceRole::kTarget);
@@ -337,9 +350,15 @@ int Soak(int sessions, uint64_t seed, const SoakSetting& setting, const std::str
   Print("first few", first.value_or(last));
   Print("last", last);
   std::fflush(stdout);
-  if (!Leaks(first.value_or(last), last)) return 0;
-  std::fputs("that is a leak\n", stderr);
-  return 1;
+  if (Leaks(first.value_or(last), last)) {
+    std::fputs("that is a leak\n", stderr);
+    return 1;
+  }
+  if (sessions >= kAllHappenIn && !totals.AllHappened(setting.transport)) {
+    std::fputs("not everything that was to happen has happened\n", stderr);
+    return 1;
+  }
+  return 0;
 }
 
 int Main(const std::vector<std::string>& arguments) {
