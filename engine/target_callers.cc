@@ -66,7 +66,7 @@ absl::StatusOr<bool> TargetCallers::TakeArrival() {
 
 void TargetCallers::MakeRoom() {
   const auto goes = WhoMakesRoom(callers_.begin(), callers_.end(), Clock::Steady().Now());
-  TurnAway(*goes->channel, "too many say nothing, and it is the oldest");
+  TurnAway(*goes->channel, "too many have come, and this one makes room");
   callers_.erase(goes);
 }
 

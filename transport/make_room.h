@@ -22,13 +22,14 @@ namespace godwit {
 inline constexpr std::chrono::milliseconds kStalledAfter{500};
 
 // A number for the network that "10.0.0.2:7471" or "[fe80::1]:7471" is in: of an IPv6 address its
-// /64, which is what one host can have.
+// /64, which is what one host can have; but "[::ffff:10.0.0.2]:7471" is a host of IPv4.
 inline size_t NetworkOf(absl::string_view peer) {
   std::string host(peer.substr(0, peer.rfind(':')));
   in6_addr address = {};
   constexpr size_t kNetworkBytes = 8;
   if (absl::StartsWith(host, "[") &&
-      ::inet_pton(AF_INET6, host.substr(1, host.find_first_of("%]") - 1).c_str(), &address) == 1) {
+      ::inet_pton(AF_INET6, host.substr(1, host.find_first_of("%]") - 1).c_str(), &address) == 1 &&
+      !IN6_IS_ADDR_V4MAPPED(&address)) {
     host.assign(reinterpret_cast<const char*>(&address), kNetworkBytes);
   }
   return std::hash<std::string>()(host);

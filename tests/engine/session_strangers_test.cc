@@ -128,7 +128,7 @@ TEST(StrangersTest, OfTooManySilentGreetersTheOldestGo) {
   const std::string notes = target.observer().Notes();
   EXPECT_THAT(notes, Not(HasSubstr("said nothing in")));
   // Three by greeters, and one more by the source.
-  EXPECT_EQ(Count(notes, "it is the oldest"), 4U);
+  EXPECT_EQ(Count(notes, "this one makes room"), 4U);
   EXPECT_EQ(Count(notes, "a source has come before it"), TargetCallers::kCallersMax - 1);
 }
 

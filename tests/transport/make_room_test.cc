@@ -88,6 +88,9 @@ TEST(MakeRoomTest, AnIpv6HostIsItsNetwork) {
   EXPECT_EQ(NetworkOf("[fe80::1%eth0]:5"), NetworkOf("[fe80::2%eth0]:5"));
   EXPECT_EQ(NetworkOf("10.0.0.1:5"), NetworkOf("10.0.0.1:6"));
   EXPECT_NE(NetworkOf("10.0.0.1:5"), NetworkOf("10.0.0.2:5"));
+  EXPECT_EQ(NetworkOf("[::ffff:10.0.0.1]:5"), NetworkOf("[::ffff:10.0.0.1]:6"));
+  EXPECT_NE(NetworkOf("[::ffff:10.0.0.1]:5"), NetworkOf("[::ffff:10.0.0.2]:5"));
+  EXPECT_NE(NetworkOf("[::ffff:10.0.0.1]:5"), NetworkOf("[::1]:5"));
 }
 
 }  // namespace

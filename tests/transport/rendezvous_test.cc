@@ -167,7 +167,7 @@ TEST_F(RendezvousTest, TheSilentDoNotKeepOthersOut) {
   const auto arrival = Next();
   ASSERT_TRUE(arrival.has_value());
   EXPECT_EQ(arrival->kind, PrefaceKind::kControl);
-  EXPECT_THAT(notes_, HasSubstr("dropped the oldest"));
+  EXPECT_THAT(notes_, HasSubstr("dropped one from"));
   std::vector<pollfd> fds;
   rendezvous_->AddPollFds(fds);
   EXPECT_LE(fds.size(), 129U);  // the listener and 128: the bound holds
