@@ -18,6 +18,7 @@
 #include "base/crc32c.h"
 #include "base/units.h"
 #include "engine/packet.h"
+#include "engine/packet_seal.h"
 #include "engine/reorder_window.h"
 #include "vfio/soft_content.h"
 
@@ -35,6 +36,7 @@ void Crc32c(benchmark::State& state) {
     crc = Crc32cExtend(crc, buffer);
     benchmark::DoNotOptimize(crc);
   }
+  state.SetItemsProcessed(state.iterations());
   state.SetBytesProcessed(state.iterations() * state.range(0));
 }
 BENCHMARK(Crc32c)->Arg(4 * kKiB)->Arg(64 * kKiB)->Arg(kMiB);
@@ -58,6 +60,7 @@ void PacketHeaderEncode(benchmark::State& state) {
     ++header.lane_sequence;
   }
   state.SetItemsProcessed(state.iterations());
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kFrameHeaderBytes));
 }
 BENCHMARK(PacketHeaderEncode);
 
@@ -70,8 +73,86 @@ void PacketHeaderDecode(benchmark::State& state) {
     benchmark::DoNotOptimize(header);
   }
   state.SetItemsProcessed(state.iterations());
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kFrameHeaderBytes));
 }
 BENCHMARK(PacketHeaderDecode);
+
+// All that a target does with a packet before its window takes it: the header, and the payload's
+// CRC.
+void PacketCheck(benchmark::State& state) {
+  const auto bytes = static_cast<size_t>(state.range(0));
+  const bool crc = state.range(1) != 0;
+  std::vector<std::byte> payload(bytes);
+  SoftContent(kSeed).Fill(0, absl::MakeSpan(payload));
+  PacketHeader header = SomeHeader();
+  header.payload_bytes = static_cast<uint32_t>(bytes);
+  if (crc) header.crc_after = Crc32cExtend(header.crc_before, payload);
+  std::array<std::byte, kFrameHeaderBytes> encoded;
+  EncodePacketHeader(header, encoded.data());
+  for ([[maybe_unused]] auto _ : state) {
+    const auto decoded = DecodePacketHeader(encoded.data(), bytes);
+    if (!decoded.ok() ||
+        !CheckPacket(*decoded, payload, {kMiB, kDevicesMax, crc}, header.lane_sequence).ok()) {
+      state.SkipWithError("the packet was refused");
+    }
+  }
+  state.SetItemsProcessed(state.iterations());
+  state.SetBytesProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(PacketCheck)
+    ->ArgNames({"bytes", "crc"})
+    ->Args({64 * kKiB, 1})
+    ->Args({kMiB, 1})
+    ->Args({kMiB, 0});
+
+// A packet in a buffer of its own, to be sealed.
+class Sealed {
+ public:
+  explicit Sealed(size_t bytes)
+      : arena_(Arena::Create(1, bytes).value()),
+        packet_(arena_->TryAcquire()),
+        seal_(PacketSeal::Make(TrafficKey{}).value()) {
+    packet_.set_payload_bytes(bytes);
+    SoftContent(kSeed).Fill(0, absl::MakeSpan(packet_.payload(), bytes));
+    header_ = SomeHeader();
+    header_.payload_bytes = static_cast<uint32_t>(bytes);
+    header_.sealed = true;
+  }
+  // Another index each time, as a seal requires.
+  void Seal() {
+    ++header_.index;
+    EncodePacketHeader(header_, packet_.header(kFrameHeaderBytes));
+    seal_->Seal(/*lane=*/0, packet_);
+  }
+  bool Open() { return seal_->Open(/*lane=*/0, packet_).ok(); }
+
+ private:
+  const std::unique_ptr<Arena> arena_;
+  Buffer packet_;
+  const std::unique_ptr<PacketSeal> seal_;
+  PacketHeader header_;
+};
+
+void PacketSealed(benchmark::State& state) {
+  Sealed packet(static_cast<size_t>(state.range(0)));
+  for ([[maybe_unused]] auto _ : state) packet.Seal();
+  state.SetItemsProcessed(state.iterations());
+  state.SetBytesProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(PacketSealed)->Arg(64 * kKiB)->Arg(kMiB);
+
+void PacketOpened(benchmark::State& state) {
+  Sealed packet(static_cast<size_t>(state.range(0)));
+  for ([[maybe_unused]] auto _ : state) {
+    state.PauseTiming();
+    packet.Seal();
+    state.ResumeTiming();
+    if (!packet.Open()) state.SkipWithError("the packet did not open");
+  }
+  state.SetItemsProcessed(state.iterations());
+  state.SetBytesProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(PacketOpened)->Arg(64 * kKiB)->Arg(kMiB);
 
 void ArenaAcquireRelease(benchmark::State& state) {
   const std::unique_ptr<Arena> arena = Arena::Create(16, 4 * kKiB).value();

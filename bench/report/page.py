@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""page.py RESULTS.json FOLDER: writes FOLDER/performance.md and FOLDER/performance/*.svg."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from plots import plot  # noqa: E402
+from results import (DEFAULT, DEVICES, GIB, LANES, PACKETS, Results, cpu, median, packet_key,  # noqa: E402
+                     percentile, rate, source_cpu, target_cpu)
+from targets import targets  # noqa: E402
+
+MIB = 1 << 20
+PEERS = (
+    ("floor/connections=1", "C reference, 1 connection", "the file, by pread and pwrite"),
+    ("floor/connections=4", "C reference, 4 connections", "the file, by pread and pwrite"),
+    ("socat", "socat -b 1 MiB", "the file"),
+    ("dd-nc", "dd \\| nc to nc \\| dd", "the file"),
+    ("mbuffer", "mbuffer, 64 MiB on each side", "the file"),
+    ("qemu/channels=2", "QEMU multifd, 2 channels", "the file as a guest's RAM: mapped, not read or written"),
+    ("qemu/channels=4", "QEMU multifd, 4 channels", "the same"),
+    ("qemu/channels=8", "QEMU multifd, 8 channels", "the same"),
+    ("iperf3/connections=1", "iperf3, 1 connection", "no file: one buffer, sent again and again"),
+    ("iperf3/connections=4", "iperf3, 4 connections", "the same"),
+    ("ucx/test=tag_bw", "ucx_perftest tag_bw over TCP", "no file"),
+    ("ucx/test=stream_bw", "ucx_perftest stream_bw over TCP", "no file"),
+)
+
+
+def size(bytes_):
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (1024, "KiB")):
+        if bytes_ >= unit and bytes_ % unit == 0:
+            return f"{bytes_ // unit} {name}"
+    return f"{bytes_} B"
+
+
+def cell(values, digits=2, factor=1.0):
+    """Median and spread."""
+    if not values:
+        return "–"
+    of = [v * factor for v in values]
+    return f"{median(of):.{digits}f} ({min(of):.{digits}f} to {max(of):.{digits}f})"
+
+
+def whiskers(values, factor=1.0):
+    return (median(values) * factor, min(values) * factor, max(values) * factor) if values else None
+
+
+def table(head, rows):
+    marks = "|".join("---" if i == 0 else "---:" for i in range(len(head)))
+    lines = [f"| {' | '.join(head)} |", f"|{marks}|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows]) + "\n"
+
+
+def machine_text(data):
+    machine = data["machine"]
+    dirty = "" if data["clean"] else ", with changes that are not in it"
+    return (
+        f"`{data['command']}` on {data['began']}, commit `{data['commit'][:12]}`{dirty}: {machine['cpus']} CPUs "
+        f"({machine['cpu']}{', a virtual machine' if machine['hypervisor'] else ''}), "
+        f"{machine['memory_bytes'] / GIB:.0f} GiB, Linux {data['kernel']}. {data['rounds']} "
+        f"round{'s, every second one in reverse order' if data['rounds'] > 1 else ''}; "
+        f"files of {size(data['bytes'])} in memory, all pages there before. TCP on loopback, "
+        f"congestion control {data['congestion']}. Load of the machine before and after: {data['load_before']} and "
+        f"{data['load_after']}; it is not counted in what follows, but it is in every figure.")
+
+
+def engine_rows(results):
+    rows = []
+    for lanes in LANES:
+        floor = f"floor/connections={lanes}"
+        rows.append([f"C reference, {lanes} connection{'s' if lanes > 1 else ''}", cell(results.values(floor, rate)),
+                     "1", cell(results.values(floor, source_cpu), 3), cell(results.values(floor, target_cpu), 3), "1"])
+        for crc in ("off", "on"):
+            key = f"godwit/lanes={lanes}/crc={crc}"
+            rows.append([f"Godwit, {lanes} lane{'s' if lanes > 1 else ''}, CRC {crc}", cell(results.values(key, rate)),
+                         cell(results.ratios(key, floor, rate)), cell(results.values(key, source_cpu), 3),
+                         cell(results.values(key, target_cpu), 3), cell(results.ratios(key, floor, cpu))])
+    return rows
+
+
+def peer_rows(results):
+    rows = []
+    for key, name, moves in PEERS:
+        if not results.has(key):
+            rows.append([name, moves, f"**{results.why_not(key)}**", "–", "–", "–"])
+            continue
+        rows.append([name, moves, cell(results.values(key, rate)), cell(results.values(key, cpu), 3),
+                     cell(results.ratios(DEFAULT, key, rate)), cell(results.ratios(DEFAULT, key, cpu))])
+    return rows
+
+
+def target_rows(results):
+    rows = []
+    for what, target, figure, met, why in targets(results):
+        verdict = why if met is None else ("met" if met else "**not met**")
+        rows.append([what, target, figure or "–", verdict])
+    return rows
+
+
+def micro_rows(results):
+    rows = []
+    for name, (nanoseconds, bytes_s, items_s) in results.micro().items():
+        rows.append([name.replace("|", "\\|"), cell(nanoseconds, 1),
+                     cell(bytes_s, 2, 1 / GIB) if bytes_s else "", cell(items_s, 3, 1e-6) if items_s else ""])
+    return rows or [["**none**: " + results.why_not("micro"), "", "", ""]]
+
+
+def memory(results, key):
+    return results.values(key, lambda s: s["source_peak_bytes"]), results.values(key, lambda s: s["target_peak_bytes"])
+
+
+def device_rows(results):
+    rows = []
+    for devices in DEVICES:
+        key = f"devices={devices}"
+        source, target = memory(results, key)
+        rows.append([str(devices), cell(results.values(key, rate)), cell(results.values(key, cpu), 3),
+                     cell(source, 0, 1 / MIB), cell(target, 0, 1 / MIB)])
+    return rows
+
+
+def packet_rows(results):
+    return [[size(b) if b != PACKETS[-1] else "8 MiB less 80 B", cell(results.values(packet_key(b), rate)),
+             cell(results.ratios(packet_key(b), "floor/connections=4", rate)),
+             cell(results.values(packet_key(b), cpu), 3)] for b in PACKETS]
+
+
+def write_plots(results, folder):
+    os.makedirs(folder, exist_ok=True)
+
+    def write(name, *what):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            file.write(plot(*what))
+
+    by_lanes = {"Godwit, CRC off": "godwit/lanes={}/crc=off", "Godwit, CRC on": "godwit/lanes={}/crc=on",
+                "C reference": "floor/connections={}"}
+    for name, title, y_title, of in (
+            ("throughput-lanes.svg", "Throughput against lanes", "GiB/s", rate),
+            ("cpu-lanes.svg", "CPU seconds a GiB, both sides", "CPU s/GiB", cpu)):
+        write(name, title, "lanes or connections", y_title, [str(n) for n in LANES],
+              {label: [whiskers(results.values(key.format(n), of)) for n in LANES] for label, key in by_lanes.items()})
+    write("throughput-packets.svg", "Throughput against packet size, 4 lanes, CRC on", "payload of a packet", "GiB/s",
+          [size(b) if b != PACKETS[-1] else "8 MiB" for b in PACKETS],
+          {"Godwit": [whiskers(results.values(packet_key(b), rate)) for b in PACKETS]})
+    devices = [f"devices={n}" for n in DEVICES]
+    write("throughput-devices.svg", "Throughput against software devices of the same total", "devices", "GiB/s",
+          [str(n) for n in DEVICES], {"Godwit": [whiskers(results.values(k, rate)) for k in devices]})
+    write("memory-devices.svg", "Most resident memory", "devices", "MiB", [str(n) for n in DEVICES],
+          {name: [whiskers(memory(results, k)[side], 1 / MIB) for k in devices]
+           for side, name in enumerate(("source", "target"))})
+
+
+def switchover_text(results):
+    downtimes = results.downtimes()
+    if not downtimes:
+        return f"**No figure**: {results.why_not('switchover')}.\n"
+    return (f"A software device of 1 MiB, without pre-copy, over four TCP lanes: {len(downtimes)} sessions, from before "
+            f"its STOP_COPY to \"it runs on the target\": p50 {percentile(downtimes, 0.5):.2f} ms, "
+            f"p99 {percentile(downtimes, 0.99):.2f} ms, {min(downtimes):.2f} to {max(downtimes):.2f} ms.\n")
+
+
+def commands_text(results):
+    seen = {}
+    for sample in results.data["samples"]:
+        command = sample["result"].get("command")
+        if command:
+            version = sample["result"].get("version")
+            seen[sample["key"]] = command + (f"  # {version}" if version else "")
+    return "```\n" + "\n".join(f"{key}: {command}" for key, command in sorted(seen.items())) + "\n```\n"
+
+
+def page(results):
+    data = results.data
+    wanting = "".join(f"- **{e['key']}: {kind}**: {e['why']}\n" for kind in ("missing", "failed") for e in data[kind])
+    return f"""# How fast Godwit is
+
+Written by `tools/bench` from its samples, every one of which is in
+[performance/results.json](performance/results.json); `tools/bench --render FILE` writes it anew from such a
+file. Do not edit it. What is measured and how is in [measuring.md](measuring.md).
+
+{machine_text(data)}
+
+Figures are the median of the rounds and, in brackets, the smallest and largest; ratios are made inside a
+round. Two figures whose brackets overlap do not differ.
+{chr(10) + wanting if wanting else ""}
+## Targets
+
+{table(["figure", "target", "measured", ""], target_rows(results))}
+## Beside the C reference
+
+`bench/floor.c` does pread, send, recv and pwrite with blocking calls and nothing else: no order, no checks.
+
+{table(["what", "GiB/s", "its rate, ×", "source, CPU s/GiB", "target, CPU s/GiB", "its CPU, ×"], engine_rows(results))}
+![Throughput against lanes](performance/throughput-lanes.svg)
+![CPU seconds a GiB](performance/cpu-lanes.svg)
+
+## Beside other programs
+
+The ratios are those of `godwit send` with four lanes and CRCs on, which is the default, over the program in that
+line. Where no file is read or written at least two of the four copies of each byte are missing.
+
+{table(["program", "what it moves", "GiB/s", "CPU s/GiB", "Godwit's rate, ×", "Godwit's CPU, ×"], peer_rows(results))}
+## Packet sizes
+
+Four lanes, CRC on; the ratio is to the C reference with four connections and packets of 1 MiB.
+
+{table(["payload", "GiB/s", "C reference, ×", "CPU s/GiB"], packet_rows(results))}
+![Throughput against packet size](performance/throughput-packets.svg)
+
+## Devices
+
+Software devices, {size(data["devices_bytes"])} in all, four lanes, CRC on. They make their content at the source and hold it at the
+target in memory of the process's own, which the last columns count.
+
+{table(["devices", "GiB/s", "CPU s/GiB", "source, MiB at most", "target, MiB at most"], device_rows(results))}
+![Throughput against devices](performance/throughput-devices.svg)
+![Memory against devices](performance/memory-devices.svg)
+
+## A switchover
+
+{switchover_text(results)}
+## Pieces
+
+One thread, by `build/bench/godwit_bench`: CPU time of one turn.
+
+{table(["piece", "ns", "GiB/s", "million items/s"], micro_rows(results))}
+## Commands
+
+A and B are the files.
+
+{commands_text(results)}"""
+
+
+def main(arguments):
+    if len(arguments) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        results = Results.read(arguments[0])
+        text = page(results)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"bench: {arguments[0]}: these are not the results of tools/bench: {error!r}", file=sys.stderr)
+        return 2
+    write_plots(results, os.path.join(arguments[1], "performance"))
+    with open(os.path.join(arguments[1], "performance.md"), "w", encoding="utf-8") as file:
+        file.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

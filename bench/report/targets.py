@@ -1,0 +1,55 @@
+"""What the project has set itself: each line's figure, and whether it is met."""
+
+from results import DEFAULT, DEVICES, LANES, cpu, median, percentile, rate
+
+
+def over(values, target, more_is_better):
+    """(figure, met) of a list of ratios; None where there is none."""
+    if not values:
+        return None
+    middle = median(values)
+    met = middle >= target if more_is_better else middle <= target
+    return f"{middle:.2f} × ({min(values):.2f} to {max(values):.2f})", met
+
+
+def targets(results):
+    """[(what, target, figure or None, met or None, why there is none)]"""
+    rows = []
+
+    def add(what, target, found, key=None):
+        if found is None:
+            rows.append((what, target, None, None, results.why_not(key) if key else "not run"))
+        else:
+            rows.append((what, target, *found, ""))
+
+    for crc, rate_min, cpu_max in (("off", 0.97, 1.08), ("on", 0.90, 1.20)):
+        for lanes in LANES:
+            key, floor = f"godwit/lanes={lanes}/crc={crc}", f"floor/connections={lanes}"
+            what = f"C reference, {lanes} connection{'s' if lanes > 1 else ''}, CRC {crc}"
+            add(f"{what}: rate", f"≥ {rate_min:.2f} ×", over(results.ratios(key, floor, rate), rate_min, True), key)
+            add(f"{what}: CPU a GiB", f"≤ {cpu_max:.2f} ×", over(results.ratios(key, floor, cpu), cpu_max, False), key)
+    for peer, rate_min in (("socat", 1.15), ("dd-nc", 3.5)):
+        add(f"{peer}, one connection against 4 lanes, CRC on: rate", f"≥ {rate_min:.2f} ×",
+            over(results.ratios(DEFAULT, peer, rate), rate_min, True), peer)
+    add("1, 8 and 64 devices, same total: slowest over fastest", "≥ 0.90 ×",
+        over(results.spread_of_best([f"devices={n}" for n in DEVICES], rate), 0.90, True), "devices=64")
+    add("1, 2, 4 and 16 lanes, CRC on: slowest over fastest", "≥ 0.85 ×",
+        over(results.spread_of_best([f"godwit/lanes={n}/crc=on" for n in LANES], rate), 0.85, True),
+        "godwit/lanes=16/crc=on")
+    downtimes = results.downtimes()
+    for part, name, most in ((0.50, "p50", 3), (0.99, "p99", 10)):
+        found = None
+        if downtimes:
+            value = percentile(downtimes, part)
+            found = (f"{value:.2f} ms of {len(downtimes)} sessions", value < most)
+        add(f"switchover of a software device with 1 MiB left, {name}", f"< {most} ms", found, "switchover")
+    for what, target in (
+            ("lab, queue pairs, against ib_send_bw at 1 MiB, 4 queue pairs, CRC off: rate", "≥ 0.95 ×"),
+            ("lab, TCP, synth device of 1 GiB, against QEMU multifd: rate", "≥ 1.5 ×"),
+            ("the same: downtime", "≤ 0.6 ×"),
+            ("lab, queue pairs, the same, against QEMU multifd over TCP", "shown"),
+            ("instructions a packet in our own code, queue pairs, CRC off, both sides", "< 5,000"),
+            ("copies of payload in user space", "0"),
+            ("allocations a packet in steady state", "0")):
+        rows.append((what, target, None, None, "tools/bench does not measure it"))
+    return rows

@@ -1,0 +1,123 @@
+#!/bin/bash
+# tools/bench measures every row of its page or says why not; the page comes from the file alone; a
+# comparison finds what is worse, and nothing else. No figure is looked at.
+#
+# Environment beside common.sh's: BENCH, tools/bench; BUILD, the build folder.
+scratch_bytes_min=$((256 << 20))
+# shellcheck source=tests/tools/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+: "${BENCH:?tools/bench}" "${BUILD:?the build folder}"
+for command in python3 jq cmp; do
+  command -v "$command" > /dev/null || skip "no $command here: tools/install-deps --build installs it"
+done
+hang_s=250
+
+# ---- A short run: each key has a sample, or is missing because a program is not installed.
+readonly page=$scratch/page results=$scratch/page/performance/results.json
+run quick "$BENCH" --quick --build "$BUILD" --page "$page"
+check_code "--quick" "$code" 0 quick.err
+keys=(floor/connections={1,2,4,16} godwit/lanes={1,2,4,16}/crc={on,off} packet_bytes={65536,262144,4194304,8388528}
+  devices={1,8,64} switchover micro)
+peers=(socat dd-nc mbuffer iperf3/connections={1,4} ucx/test={tag,stream}_bw qemu/channels={2,4,8})
+has_sample() { jq --exit-status --arg key "$1" '[.samples[] | select(.key == $key)] | length == 1' "$results" > /dev/null; }
+is_missing() { jq --exit-status --arg key "$1" '[.missing[] | select(.key == $key)] | length == 1' "$results" > /dev/null; }
+for key in "${keys[@]}"; do has_sample "$key" || fail "no sample of $key"; done
+for key in "${peers[@]}"; do
+  has_sample "$key" || is_missing "$key" || fail "$key has neither a sample nor a reason"
+  ! is_missing "$key" || check_says "a program that is not there" quick.err "^bench: $key: missing: .*package"
+done
+known=$((${#keys[@]} + ${#peers[@]}))
+[[ $(jq '(.samples + .missing) | length' "$results") == "$known" ]] || fail "there are keys that this test does not know"
+jq --exit-status '.failed == [] and .machine.cpus > 0 and (.kernel | length > 0) and .rounds == 1 and .load_before != ""
+  and (.commit | length > 0) and ([.samples[].result.command | length > 0] | all)' "$results" > /dev/null \
+  || fail "the results lack what they were measured on: $(jq --compact-output 'del(.samples)' "$results")"
+
+# ---- Each row is on the page.
+for row in 'C reference, (1|2|4|16) connections?' 'Godwit, (1|2|4|16) lanes?, CRC (on|off)'; do
+  (($(grep --count --extended-regexp "^\| $row \|" "$page/performance.md") >= 4)) || fail "the page lacks rows like '$row'"
+done
+for row in 'socat' 'dd ' 'mbuffer' 'QEMU multifd, 2' 'QEMU multifd, 8' 'iperf3, 4' 'ucx_perftest tag' '64 KiB' \
+  '8 MiB less' '64 ' 'Crc32c/1048576' 'PacketSealed/1048576' 'TcpLanePostAndPoll/1048576' 'PacketHeaderDecode' \
+  'ReorderWindowShuffled' 'ArenaAcquire' 'BoundedRing' 'switchover of a software device with 1 MiB left, p99' \
+  'allocations a packet'; do
+  grep --quiet "^| $row" "$page/performance.md" || fail "the page lacks '$row'"
+done
+# Every target has its figure, or says that it has none.
+[[ $(grep --count --extended-regexp '^\| .* \| (met|\*\*not met\*\*|tools/bench does not measure it) \|$' "$page/performance.md") == 29 ]] \
+  || fail "the page does not judge 29 targets"
+for plot in throughput-lanes throughput-packets throughput-devices cpu-lanes memory-devices; do
+  python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$page/performance/$plot.svg" \
+    || fail "$plot.svg is no XML"
+  grep --quiet "performance/$plot.svg" "$page/performance.md" || fail "the page does not show $plot.svg"
+done
+
+# ---- The page comes from the file alone.
+run render "$BENCH" --render "$results" --page "$scratch/again"
+check_code "--render" "$code" 0 render.err
+rm -- "$results"
+diff --recursive "$page" "$scratch/again" > /dev/null || fail "--render makes another page of the same file"
+echo '{"rounds": 1}' > "$scratch/none.json"
+run render "$BENCH" --render "$scratch/none.json" --page "$scratch/never"
+check_code "--render of something else" "$code" 2 render.err
+[[ ! -e $scratch/never ]] || fail "--render of something else leaves a page"
+
+# ---- A program that is not installed is said to be missing, and is no failure.
+mkdir "$scratch/bin"
+IFS=: read -ra folders <<< "$PATH"
+for folder in "${folders[@]}"; do
+  find -L "$folder" -maxdepth 1 -type f -executable ! -name socat -exec ln --symbolic --force --target-directory="$scratch/bin" {} + \
+    2> /dev/null || true
+done
+PATH=$scratch/bin run without "$BENCH" --quick --build "$BUILD" --page "$scratch/without" --only '^(socat|floor/connections=4)$'
+check_code "--quick without socat" "$code" 0 without.err
+check_says "without socat" without.err '^bench: socat: missing: socat: no socat here'
+grep --quiet --extended-regexp '^\| socat .*\*\*missing: .*no socat here' "$scratch/without/performance.md" \
+  || fail "the page does not say that socat is missing"
+
+# ---- A session that moves the wrong bytes, or none, is a failure and no sample.
+mkdir --parents "$scratch/broken/bench"
+printf '#!/bin/sh\necho "{\\"bytes\\": 1, \\"seconds\\": 1, \\"source_cpu_seconds\\": 1, \\"target_cpu_seconds\\": 1}"\n' \
+  > "$scratch/broken/bench/floor"
+chmod +x "$scratch/broken/bench/floor"
+run broken "$BENCH" --quick --build "$scratch/broken" --page "$scratch/broken/page" --only '^(floor/connections=1|godwit/lanes=1/crc=on)$'
+check_code "--quick with a program that moves nothing" "$code" 1 broken.err
+check_says "a program that moves nothing" broken.err 'floor/connections=1: failed: .*does not have the bytes'
+check_says "a program that is not built" broken.err 'godwit/lanes=1/crc=on: failed: .*is not there: build it'
+[[ $(jq '.samples | length' "$scratch/broken/page/performance/results.json") == 0 ]] || fail "there are samples of nothing"
+
+# ---- Comparisons, of runs that are made up: godwit's seconds in each of the rounds, the floor's being 1.
+made_up() {
+  jq --null-input --argjson seconds "$2" '{rounds: ($seconds | length), samples: [range($seconds | length) as $i
+    | {source_cpu_seconds: 1, target_cpu_seconds: 1, bytes: 1073741824} as $result
+    | ({key: "floor/connections=1", round: ($i + 1), result: ($result + {seconds: 1})},
+       {key: "godwit/lanes=1/crc=on", round: ($i + 1), result: ($result + {seconds: $seconds[$i]})})]}' > "$scratch/$1.json"
+}
+compares() {
+  local expected=$1 what=$2 said=$3
+  run compare "$BENCH" --compare "$scratch/old.json" "$scratch/new.json"
+  check_code "--compare, $what" "$code" "$expected" compare.err
+  cat "$scratch/compare.err" >> "$scratch/compare.out"
+  check_says "--compare, $what" compare.out "$said"
+}
+made_up old '[1.00, 1.01, 1.02, 1.01, 1.00]'
+made_up new '[1.20, 1.21, 1.22, 1.21, 1.20]'
+compares 1 "a fifth slower" '^worse +godwit/lanes=1/crc=on: rate'
+made_up new '[0.80, 0.81, 0.82, 0.81, 0.80]'
+compares 0 "a fifth faster" '^better +godwit/lanes=1/crc=on: rate'
+made_up new '[1.03, 1.03, 1.04, 1.03, 1.03]'
+compares 0 "significant, but small" '^2 figures: 0 worse, 0 better, 2 without a difference'
+made_up new '[0.90, 1.40, 1.20, 0.95, 1.30]'
+compares 0 "large, but within the spread" '^2 figures: 0 worse, 0 better, 2 without a difference'
+made_up new '[1.5, 1.5, 1.5, 1.5]'
+compares 2 "too few rounds" 'fewer than 5'
+echo '[' > "$scratch/new.json"
+compares 2 "no JSON" 'not two results'
+
+# ---- Wrong usage.
+for wrong in '--rounds 0' '--size 3' '--size 65MiB' '--more' '--out' '--compare one'; do
+  read -ra words <<< "$wrong"
+  run wrong "$BENCH" "${words[@]}"
+  check_code "tools/bench $wrong" "$code" 2 wrong.err
+done
+finish
