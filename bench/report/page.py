@@ -160,6 +160,15 @@ def switchover_text(results):
             f"p99 {percentile(downtimes, 0.99):.2f} ms, {min(downtimes):.2f} to {max(downtimes):.2f} ms.\n")
 
 
+def session_text(results):
+    source, target = (results.values("session", lambda s, side=side: s[f"{side}_cpu_seconds"])
+                      for side in ("source", "target"))
+    if not source:
+        return f"What a session costs by itself has no figure: {results.why_not('session')}.\n"
+    return (f"In CPU seconds a GiB a process's start and end and its arena are included. A session of 1 MiB takes "
+            f"{cell(source, 3)} s at the source and {cell(target, 3)} s at the target, whatever it moves.\n")
+
+
 def commands_text(results):
     seen = {}
     for sample in results.data["samples"]:
@@ -192,6 +201,7 @@ round. Two figures whose brackets overlap do not differ.
 `bench/floor.c` does pread, send, recv and pwrite with blocking calls and nothing else: no order, no checks.
 
 {table(["what", "GiB/s", "its rate, ×", "source, CPU s/GiB", "target, CPU s/GiB", "its CPU, ×"], engine_rows(results))}
+{session_text(results)}
 ![Throughput against lanes](performance/throughput-lanes.svg)
 ![CPU seconds a GiB](performance/cpu-lanes.svg)
 
