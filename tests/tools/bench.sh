@@ -86,6 +86,30 @@ check_says "a program that moves nothing" broken.err 'floor/connections=1: faile
 check_says "a program that is not built" broken.err 'godwit/lanes=1/crc=on: failed: .*is not there: build it'
 [[ $(jq '.samples | length' "$scratch/broken/page/performance/results.json") == 0 ]] || fail "there are samples of nothing"
 
+# ---- The CPU seconds of a target that works are not those of a source that sleeps until it has ended.
+cat > "$scratch/peer" << 'PEER'
+source "$COMMON"
+target() {
+  python3 -c 'import socket, sys
+sockets = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+sockets.accept()
+sum(range(5_000_000))' "$port"
+}
+source_() {
+  exec 7<> "/dev/tcp/127.0.0.1/$port"
+  while kill -0 "$target_job" 2> /dev/null; do sleep 0.05; done
+}
+pick_port
+move target source_
+result peer
+PEER
+: > "$scratch/empty"
+run peer env COMMON="$(dirname "$BENCH")/../bench/peers/common.sh" BENCH_SOURCE="$scratch/empty" \
+  BENCH_TARGET="$scratch/empty" BENCH_SCRATCH="$scratch" BENCH_BUILD="$BUILD" bash "$scratch/peer"
+check_code "a peer" "$code" 0 peer.err
+jq --exit-status '.source_cpu_seconds < .target_cpu_seconds / 2' "$scratch/peer.out" > /dev/null \
+  || fail "a source that sleeps has its target's CPU seconds: $(text peer.out)"
+
 # ---- Comparisons, of runs that are made up: godwit's seconds in each of the rounds, the floor's being 1.
 made_up() {
   jq --null-input --argjson seconds "$2" '{rounds: ($seconds | length), samples: [range($seconds | length) as $i
