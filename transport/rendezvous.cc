@@ -50,8 +50,9 @@ void Rendezvous::AcceptSome() {
       const auto goes =
           WhoMakesRoom(half_open_.begin(),
                        std::next(half_open_.begin(), static_cast<ptrdiff_t>(read)), clock_.Now());
-      note_(absl::StrCat("too many connections that have not said whose they are: dropped one from ",
-                         goes->peer()));
+      note_(
+          absl::StrCat("too many connections that have not said whose they are: dropped one from ",
+                       goes->peer()));
       half_open_.erase(goes);
       --read;
       --may_go;

@@ -110,7 +110,8 @@ TEST_F(PingTest, WhoComesToATargetInASessionIsToldWhatThatMayMean) {
   SourceSession second(SourceOptionsFor(target_.Port()), source_devices_.pointers(), observer);
   const SessionReport report = second.Run();
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
-  EXPECT_THAT(std::string(report.status.message()), HasSubstr("a target in a session takes no other"));
+  EXPECT_THAT(std::string(report.status.message()),
+              HasSubstr("a target in a session takes no other"));
   source_devices_.ExpectAllIn(DeviceState::kRunning);
 }
 
