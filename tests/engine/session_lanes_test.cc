@@ -79,7 +79,7 @@ TEST_F(LanesTest, ALaneThatIsLostBeforeAllHaveComeIsTakenAnew) {
   RawSource source(target.Port());
   source.lane_count = 2;
   ASSERT_TRUE(source.Greet());
-  source.channel.Send(source.Setup());
+  source.channel.Send(RawSource::Setup());
   const auto open_lane = [&source](uint16_t lane) {
     UniqueFd socket = ConnectTo(source.port);
     Say(socket.get(), source.LanePreface(lane));

@@ -109,6 +109,7 @@ __attribute__((destructor)) void Write() {
 }  // namespace
 
 extern "C" {
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): glibc's names are reserved
 
 int pthread_setname_np(pthread_t thread, const char* name) {
   using SetName = int(pthread_t, const char*);
@@ -152,4 +153,5 @@ void* __memmove_chk(void* to, const void* from, size_t bytes, size_t /*room*/) {
   return CountedMove(to, from, bytes);
 }
 
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
 }  // extern "C"

@@ -34,6 +34,7 @@ std::string Goes(const std::vector<Connection>& connections) {
 // `count` of one host, each with a port of its own.
 std::vector<Connection> Crowd(const std::string& host, int count, int standing, milliseconds ago) {
   std::vector<Connection> crowd;
+  crowd.reserve(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) {
     crowd.push_back(
         {host + " #" + std::to_string(i), host + ":" + std::to_string(1000 + i), standing, ago});
