@@ -1,5 +1,6 @@
 // Goal: a ping finds out what a session would be refused for, moves no device, and holds up neither
 // the target nor the source that it waits for; whatever the other end of one says.
+#include <absl/strings/match.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -166,7 +167,12 @@ TEST_F(ModestTargetTest, IsSaidToBeOne) {
   EXPECT_THAT(std::string(too_many.status().message()), HasSubstr("the target takes at most 1"));
   PingOptions options = PingOf(target_.Port());
   options.lanes = 1;
-  EXPECT_TRUE(Ping(options).ok());
+  // The one before may still be about to end.
+  absl::Status status = Ping(options).status();
+  while (absl::StrContains(status.message(), "another ping is being answered")) {
+    status = Ping(options).status();
+  }
+  EXPECT_TRUE(status.ok()) << status;
   target_.session().Cancel();
 }
 
