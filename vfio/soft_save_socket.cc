@@ -25,7 +25,9 @@ constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 // read just behind its last byte.
 constexpr uint64_t kOneBufferBytes = 4096;
 // How often an empty message is offered, and how soon an emptied queue is seen.
-constexpr int kIdlePollMs = 1;
+constexpr timespec kIdlePoll = {0, 1'000'000};
+// The same at the end of a stream, where a session waits for it.
+constexpr timespec kEndPoll = {0, 50'000};
 
 uint64_t EndOf(const SoftSaveSocket::Options& options) {
   return std::min({options.truncate_at.value_or(kNever), options.fail_at.value_or(kNever),
@@ -164,16 +166,30 @@ bool SoftSaveSocket::TakeExtent() {
   return true;
 }
 
+// A message's own overhead counts, so an empty one is something, too.
+bool SoftSaveSocket::AllMessagesAreRead() const {
+  int queued_bytes = 0;
+  return ::ioctl(socket_.get(), SIOCOUTQ, &queued_bytes) != 0 || queued_bytes == 0;
+}
+
+// Not behind a message that waits: a read of a SOCK_SEQPACKET looks for a message first and for the
+// end then, not at both at once (unix_dgram_recvmsg() of Linux, up to 6.18 at least), so it would
+// say "the end" if both came in between.
+SoftSaveSocket::Step SoftSaveSocket::End() {
+  if (messages_ && !AllMessagesAreRead()) {
+    ending_ = true;
+    return Step::kWait;
+  }
+  ::shutdown(socket_.get(), SHUT_WR);
+  return Step::kDone;
+}
+
 SoftSaveSocket::Step SoftSaveSocket::SendIdle() {
   MutexLock lock(mutex_);
   if (!extents_.empty()) return Step::kGoOn;
-  if (finished_) {
-    ::shutdown(socket_.get(), SHUT_WR);
-    return Step::kDone;
-  }
+  if (finished_) return End();
   // Under the lock, so that none is sent after Finish() has dropped them.
-  int queued_bytes = 0;
-  if (messages_ && ::ioctl(socket_.get(), SIOCOUTQ, &queued_bytes) == 0 && queued_bytes == 0) {
+  if (messages_ && AllMessagesAreRead()) {
     ::send(socket_.get(), "", 0, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
   return Step::kWait;
@@ -229,14 +245,10 @@ SoftSaveSocket::Step SoftSaveSocket::EndAt() {
   if (options_.truncate_at == end_at_) {
     MutexLock lock(mutex_);
     if (!finished_ && messages_) return Step::kWait;  // in PRE_COPY it just falls silent
-    ::shutdown(socket_.get(), SHUT_WR);
-    return Step::kDone;
+    return End();
   }
   // An error overtakes messages, but not a stream's bytes.
-  int queued_bytes = 0;
-  if (messages_ && ::ioctl(socket_.get(), SIOCOUTQ, &queued_bytes) == 0 && queued_bytes > 0) {
-    return Step::kWait;
-  }
+  if (messages_ && !AllMessagesAreRead()) return Step::kWait;
   if (options_.lost_at == end_at_) lost_.store(true, std::memory_order_release);
   socket_.Reset();
   return Step::kDone;
@@ -245,7 +257,8 @@ SoftSaveSocket::Step SoftSaveSocket::EndAt() {
 void SoftSaveSocket::Sleep(bool for_socket) {
   std::array<pollfd, 2> events = {
       {{wake_.fd(), POLLIN, 0}, {for_socket ? socket_.get() : -1, POLLOUT, 0}}};
-  ::poll(events.data(), events.size(), messages_ ? kIdlePollMs : -1);
+  const timespec& interval = ending_ ? kEndPoll : kIdlePoll;
+  ::ppoll(events.data(), events.size(), messages_ ? &interval : nullptr, nullptr);
   if (events[0].revents != 0) wake_.Clear();
 }
 

@@ -7,7 +7,7 @@
 //                           ends a read after such a message. read(2) drops the fd.
 //   an error after byte N   our end is closed with a byte unread: the reader gets what is in the
 //                           queue, then ECONNRESET once, then 0. Drivers say EIO, EINVAL or ENODEV.
-//   the end                 SHUT_WR: 0 from then on
+//   the end                 SHUT_WR: 0 from then on. Of messages, when all have been read.
 //   EAGAIN for ENOMSG       O_NONBLOCK on the reader's end while in PRE_COPY
 //   0 for "nothing now"     an empty message; only SOCK_SEQPACKET has those. There a read that is
 //                           shorter than its message loses the rest: in sessions that begin in
@@ -82,6 +82,8 @@ class SoftSaveSocket {
   Step SendIdle();
   Step SendSegment();
   Step EndAt();
+  Step End();
+  bool AllMessagesAreRead() const;
   ssize_t Send(absl::string_view bytes, bool ends_read);
   void Sleep(bool for_socket);
 
@@ -105,6 +107,7 @@ class SoftSaveSocket {
   size_t record_at_ = 0;
   uint64_t stream_bytes_ = 0;
   uint64_t read_ends_at_ = 0;
+  bool ending_ = false;  // all has been sent, and waits to be read
 
   std::thread thread_;
 };

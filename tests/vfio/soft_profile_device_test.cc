@@ -240,6 +240,23 @@ TEST_F(SoftProfileDeviceTest, NothingNowIsWhatTheDriverSays) {
   EXPECT_EQ(ReadResult(saving.get(), 4096), -EAGAIN);
 }
 
+// A read looks for a message first and for the end then: were there both, it could miss the first.
+TEST_F(SoftProfileDeviceTest, NoEndIsThereBeforeAllIsRead) {
+  for (const char* profile : {"hisi", "qat", "mtty"}) {
+    const auto device = Make(absl::StrCat("profile=", profile));
+    const UniqueFd saving = Enter(*device, DeviceState::kPreCopy);
+    std::string all = ReadWhatThereIs(saving.get());
+    Enter(*device, DeviceState::kStopCopy);
+    pollfd rest = {saving.get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&rest, 1, 10'000), 1) << profile;
+    pollfd end = {saving.get(), POLLRDHUP, 0};
+    EXPECT_EQ(::poll(&end, 1, 20), 0) << profile << ": the end, and something to read";
+    all += ReadToEnd(saving.get());
+    EXPECT_EQ(all, Save(absl::StrCat("profile=", profile))) << profile;
+    EXPECT_EQ(::poll(&end, 1, 0), 1) << profile;
+  }
+}
+
 TEST_F(SoftProfileDeviceTest, AskingIsWhatMakesTheNextDirtyChunk) {
   const auto device = Make("profile=mlx5,size=1000,dirty=1GiB");
   const UniqueFd saving = Enter(*device, DeviceState::kPreCopy);
