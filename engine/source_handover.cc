@@ -150,7 +150,9 @@ void SourceSession::Impl::StopWorkerAndTell() {
 
 // Puts every device back to RUNNING, and then the vCPUs.
 absl::Status SourceSession::Impl::RollBack() {
-  (void)StopWatches();  // what they have to say is known or no longer matters
+  // What they have to say is known or no longer matters; so are lanes that the target, told of the
+  // end, lets go.
+  (void)StopWatches([this] { KeepAlive(); });
   if (worker_ != nullptr) StopWorkerAndTell();
   if (!left_running_ && !vcpus_stopped_) return absl::OkStatus();
   absl::Status back;

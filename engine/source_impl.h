@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -65,7 +66,7 @@ class SourceSession::Impl final : public SessionBase {
   SwitchoverFacts Facts(SwitchoverReport& report);
   absl::Status EndPreCopy();
   void PredictDowntime();
-  absl::Status StopWatches();
+  absl::Status StopWatches(const std::function<void()>& meanwhile);
 
   absl::Status FollowLanes();
   absl::Status AskForLane(uint32_t lane);

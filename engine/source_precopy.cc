@@ -195,7 +195,7 @@ SwitchoverFacts SourceSession::Impl::Facts(SwitchoverReport& report) {
 }
 
 // A blocked call of a driver's must not let the peer think that we are gone.
-absl::Status SourceSession::Impl::StopWatches() {
+absl::Status SourceSession::Impl::StopWatches(const std::function<void()>& meanwhile) {
   if (watches_.empty()) return absl::OkStatus();  // nor is there a worker yet, perhaps
   return step_threads_.ForEach(
       [this](size_t i) {
@@ -203,8 +203,8 @@ absl::Status SourceSession::Impl::StopWatches() {
         watches_[i]->Stop();
         return watches_[i]->status();
       },
-      [this] {
-        MeanwhileTakeReceipts();
+      [this, &meanwhile] {
+        meanwhile();
         for (size_t i = 0; i < watches_.size(); ++i) {
           if (watches_[i] != nullptr) TellBlocked(i, watches_[i]->blocked_call());
         }
@@ -213,7 +213,7 @@ absl::Status SourceSession::Impl::StopWatches() {
 
 absl::Status SourceSession::Impl::EndPreCopy() {
   GODWIT_RETURN_IF_ERROR(CheckCancelled());
-  GODWIT_RETURN_IF_ERROR(StopWatches());
+  GODWIT_RETURN_IF_ERROR(StopWatches([this] { MeanwhileTakeReceipts(); }));
   worker_->HoldReads();
   while (!worker_->reads_held()) {
     GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());

@@ -18,6 +18,7 @@ namespace godwit {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr char kNote[] = "to end a call that can't be interrupted";
 // How long a device is kept blocked once it is known that somebody waits for it.
@@ -119,6 +120,8 @@ TEST(SlowDeviceTest, ACancelledSourceWaitsForItsDriversAnswerAndSaysHowLong) {
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
   EXPECT_GE(report.devices[0].blocked_time, waited);
   EXPECT_FALSE(report.devices[0].state_lost);
+  // The target, which was told, has let its lanes go meanwhile: of no interest any more.
+  EXPECT_THAT(observer.Notes(), Not(HasSubstr("no lane is left")));
   source_devices.ExpectAllIn(DeviceState::kRunning);
 }
 
