@@ -4,6 +4,7 @@
 
 #include <absl/base/thread_annotations.h>
 
+#include <array>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -130,6 +131,9 @@ class SourceWorker final : public WorkerBase {
   std::optional<Clock::Duration> TakeTrip(size_t device, uint32_t loaded);
 
  private:
+  // Given to a lane at once: one doorbell of a NIC, and one system call of soft-RoCE.
+  static constexpr size_t kBurstPacketsMax = 16;
+
   struct DeviceSlot {
     std::unique_ptr<StateReader> reader;  // once there is a stream
     const Notifier* when_dry = nullptr;
@@ -182,6 +186,10 @@ class SourceWorker final : public WorkerBase {
         : unreceipted(queue_packets), with_lane(queue_packets) {}
     FixedQueue<Packet> unreceipted;  // sent, back from the lane, not yet receipted; oldest first
     FixedQueue<Sent> with_lane;      // the lane has their buffers
+    // Chosen for it in this round of SendPackets(), in the order of their lane_sequence.
+    std::array<Buffer, kBurstPacketsMax> burst;
+    std::array<PacketHeader, kBurstPacketsMax> burst_headers;
+    size_t burst_packets = 0;
     bool up = true;
     uint16_t generation = 0;  // how often it was made before
     // Of this generation.
@@ -211,6 +219,7 @@ class SourceWorker final : public WorkerBase {
   void TimeTrip(size_t device);
   void NoteHeld();
   absl::StatusOr<bool> SendPackets();
+  absl::Status SendBurst(size_t lane);
   bool CollectSent();
   void NoteWaits();
   void NoteReceiptDue(size_t lane, bool progress);

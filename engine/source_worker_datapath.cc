@@ -184,7 +184,8 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     if (lane < 0) break;
     GODWIT_ASSIGN_OR_RETURN(Packet packet, Take(*next));
     const auto at = static_cast<size_t>(lane);
-    packet.header.lane_sequence = LaneCount(lane_slots_[at].generation, schedule_.sent_packets(at));
+    LaneSlot& slot = lane_slots_[at];
+    packet.header.lane_sequence = LaneCount(slot.generation, schedule_.sent_packets(at));
     PacketSeal* const seal = SealOf(at);
     packet.header.sealed = seal != nullptr;
     EncodePacketHeader(packet.header, packet.buffer.header(kFrameHeaderBytes));
@@ -193,23 +194,35 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     const size_t payload_bytes = packet.buffer.payload_bytes();
     CountSent(at, packet.header, payload_bytes);
     if (packet.header.is_config() && !all_sent()) NoteCompletion();
-    const size_t taken = lanes()[at]->Send(absl::MakeSpan(&packet.buffer, 1));
-    if (taken == 0) {
-      // The queue has room (the schedule says so), so the lane is broken.
-      SendAgain(at, std::move(packet));  // and counted already
-      if (lanes()[at]->status().ok()) {
-        return absl::InternalError(
-            absl::StrCat("lane ", lane, " takes no packet and has no error"));
-      }
-      LoseLane(at, lanes()[at]->status());
-      continue;
-    }
+    const bool lane_waits = schedule_.under_way(at) == 0;
     schedule_.Sent(at, payload_bytes, now_);
-    NoteReceiptDue(at, /*progress=*/false);
-    lane_slots_[at].with_lane.Push({now_, packet.header});
+    slot.burst[slot.burst_packets] = std::move(packet.buffer);
+    slot.burst_headers[slot.burst_packets] = packet.header;
+    ++slot.burst_packets;
+    if (lane_waits || slot.burst_packets == kBurstPacketsMax) GODWIT_RETURN_IF_ERROR(SendBurst(at));
     worked = true;
   }
+  for (size_t at = 0; at < lane_slots_.size(); ++at) GODWIT_RETURN_IF_ERROR(SendBurst(at));
   return worked;
+}
+
+absl::Status SourceWorker::SendBurst(size_t lane) {
+  LaneSlot& slot = lane_slots_[lane];
+  const size_t packets = std::exchange(slot.burst_packets, 0);
+  if (packets == 0) return absl::OkStatus();
+  const size_t taken = lanes()[lane]->Send(absl::MakeSpan(slot.burst).first(packets));
+  for (size_t i = 0; i < taken; ++i) slot.with_lane.Push({now_, slot.burst_headers[i]});
+  NoteReceiptDue(lane, /*progress=*/false);
+  if (taken == packets) return absl::OkStatus();
+  // The queue has room (the schedule says so), so the lane is broken.
+  for (size_t i = taken; i < packets; ++i) {
+    SendAgain(lane, {std::move(slot.burst[i]), slot.burst_headers[i]});  // and counted already
+  }
+  if (lanes()[lane]->status().ok()) {
+    return absl::InternalError(absl::StrCat("lane ", lane, " takes no packet and has no error"));
+  }
+  LoseLane(lane, lanes()[lane]->status());
+  return absl::OkStatus();
 }
 
 void SourceWorker::NoteReceiptDue(size_t lane, bool progress) {

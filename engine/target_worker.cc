@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/clock.h"
@@ -131,12 +132,16 @@ absl::StatusOr<bool> TargetWorker::Step() {
 absl::Status TargetWorker::FeedLane(size_t at) {
   Lane& lane = *lanes()[at];
   while (lane.status().ok() && lane.receives_wanted() > 0) {
-    Buffer buffer = arena().TryAcquire();
-    if (!buffer) {
-      // PlanTarget() made the arena large enough for every window and lane to be full.
-      return absl::InternalError("the target's arena is empty, which its budget rules out");
+    Buffer buffers[16];  // a chain
+    const size_t wanted = std::min(lane.receives_wanted(), std::size(buffers));
+    for (size_t i = 0; i < wanted; ++i) {
+      buffers[i] = arena().TryAcquire();
+      if (!buffers[i]) {
+        // PlanTarget() made the arena large enough for every window and lane to be full.
+        return absl::InternalError("the target's arena is empty, which its budget rules out");
+      }
     }
-    if (lane.PostReceives(absl::MakeSpan(&buffer, 1)) == 0) break;
+    if (lane.PostReceives(absl::MakeSpan(buffers).first(wanted)) < wanted) break;
   }
   // Only now, with a receive posted for each, may the source hear of them.
   const LaneSlot& slot = lane_slots_[at];

@@ -26,8 +26,8 @@ namespace godwit {
 // Threads:   single-threaded.
 // Blocking:  for each lane up to `timeout` to connect and as long to write, or until `cancel_fd` is
 //            readable.
-// Errors:    a lane's that was lost kAttempts times; that of the very first connection at once:
-//            there is nobody, or a firewall.
+// Errors:    a lane's that was lost kAttempts times; of the first lane at once if it does not
+//            connect: there is nobody, or a firewall.
 class TcpLaneOpener {
  public:
   static constexpr int kAttempts = 8;
