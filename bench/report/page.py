@@ -42,6 +42,12 @@ def cell(values, digits=2, factor=1.0):
     return f"{median(of):.{digits}f} ({min(of):.{digits}f} to {max(of):.{digits}f})"
 
 
+def short_cell(values, factor=1.0):
+    """The same with three digits, wherever the point is."""
+    of = [v * factor for v in values]
+    return f"{median(of):.3g} ({min(of):.3g} to {max(of):.3g})"
+
+
 def whiskers(values, factor=1.0):
     return (median(values) * factor, min(values) * factor, max(values) * factor) if values else None
 
@@ -90,19 +96,19 @@ def peer_rows(results):
     return rows
 
 
-def target_rows(results):
-    rows = []
-    for what, target, figure, met, why in targets(results):
-        verdict = why if met is None else ("met" if met else "**not met**")
-        rows.append([what, target, figure or "–", verdict])
-    return rows
+def busy_text(data):
+    """Where there was more to do than half of the CPUs can, before we began."""
+    if float(data["load_before"].split()[0]) < data["machine"]["cpus"] / 2:
+        return ""
+    return ("\n**The machine was busy with other things.** Rates, ratios of rates and downtimes then say how much of it "
+            "each program got; only CPU seconds hold, and those roughly.\n")
 
 
 def micro_rows(results):
     rows = []
     for name, (nanoseconds, bytes_s, items_s) in results.micro().items():
-        rows.append([name.replace("|", "\\|"), cell(nanoseconds, 1),
-                     cell(bytes_s, 2, 1 / GIB) if bytes_s else "", cell(items_s, 3, 1e-6) if items_s else ""])
+        rows.append([name, cell(nanoseconds, 1), short_cell(bytes_s, 1 / GIB) if bytes_s else "",
+                     short_cell(items_s, 1e-6) if items_s else ""])
     return rows or [["**none**: " + results.why_not("micro"), "", "", ""]]
 
 
@@ -189,13 +195,13 @@ Written by `tools/bench` from its samples, every one of which is in
 file. Do not edit it. What is measured and how is in [measuring.md](measuring.md).
 
 {machine_text(data)}
-
+{busy_text(data)}
 Figures are the median of the rounds and, in brackets, the smallest and largest; ratios are made inside a
 round. Two figures whose brackets overlap do not differ.
 {chr(10) + wanting if wanting else ""}
 ## Targets
 
-{table(["figure", "target", "measured", ""], target_rows(results))}
+{table(["figure", "target", "measured", ""], targets(results))}
 ## Beside the C reference
 
 `bench/floor.c` does pread, send, recv and pwrite with blocking calls and nothing else: no order, no checks.

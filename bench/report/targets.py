@@ -3,24 +3,30 @@
 from results import DEFAULT, DEVICES, LANES, cpu, median, percentile, rate
 
 
+MET, NOT_MET, UNDECIDED = "met", "**not met**", "undecided: within the spread"
+
+
 def over(values, target, more_is_better):
-    """(figure, met) of a list of ratios; None where there is none."""
+    """(figure, verdict) of a list of ratios; None where there is none. A target between the smallest and
+    the largest of several rounds is neither met nor missed."""
     if not values:
         return None
-    middle = median(values)
-    met = middle >= target if more_is_better else middle <= target
-    return f"{middle:.2f} × ({min(values):.2f} to {max(values):.2f})", met
+    figure = f"{median(values):.2f} × ({min(values):.2f} to {max(values):.2f})"
+    each = {value >= target if more_is_better else value <= target for value in values}
+    if len(each) > 1:
+        return figure, UNDECIDED
+    return figure, MET if each == {True} else NOT_MET
 
 
 def targets(results):
-    """[(what, target, figure or None, met or None, why there is none)]"""
+    """[(what, target, figure or "–", verdict or why there is none)]"""
     rows = []
 
-    def add(what, target, found, key=None):
+    def add(what, target, found, key):
         if found is None:
-            rows.append((what, target, None, None, results.why_not(key) if key else "not run"))
+            rows.append((what, target, "–", results.why_not(key)))
         else:
-            rows.append((what, target, *found, ""))
+            rows.append((what, target, *found))
 
     for crc, rate_min, cpu_max in (("off", 0.97, 1.08), ("on", 0.90, 1.20)):
         for lanes in LANES:
@@ -41,7 +47,7 @@ def targets(results):
         found = None
         if downtimes:
             value = percentile(downtimes, part)
-            found = (f"{value:.2f} ms of {len(downtimes)} sessions", value < most)
+            found = (f"{value:.2f} ms of {len(downtimes)} sessions", MET if value < most else NOT_MET)
         add(f"switchover of a software device with 1 MiB left, {name}", f"< {most} ms", found, "switchover")
     for what, target in (
             ("lab, queue pairs, against ib_send_bw at 1 MiB, 4 queue pairs, CRC off: rate", "≥ 0.95 ×"),
@@ -51,5 +57,5 @@ def targets(results):
             ("instructions a packet in our own code, queue pairs, CRC off, both sides", "< 5,000"),
             ("copies of payload in user space", "0"),
             ("allocations a packet in steady state", "0")):
-        rows.append((what, target, None, None, "tools/bench does not measure it"))
+        rows.append((what, target, "–", "tools/bench does not measure it"))
     return rows
