@@ -182,6 +182,7 @@ void SourceWorker::BringUpLanes() {
       made = new_lanes_.erase(made);
       continue;
     }
+    GODWIT_DCHECK(slot.burst_packets == 0);
     if (slot.up) LoseLane(made->lane, absl::UnavailableError("it was made again"));
     if (!LaneGone(made->lane) || !slot.with_lane.empty()) {
       ++made;

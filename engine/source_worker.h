@@ -219,7 +219,7 @@ class SourceWorker final : public WorkerBase {
   void TimeTrip(size_t device);
   void NoteHeld();
   absl::StatusOr<bool> SendPackets();
-  absl::Status SendBurst(size_t lane);
+  absl::Status GiveBurst(size_t lane);
   bool CollectSent();
   void NoteWaits();
   void NoteReceiptDue(size_t lane, bool progress);

@@ -194,19 +194,22 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     const size_t payload_bytes = packet.buffer.payload_bytes();
     CountSent(at, packet.header, payload_bytes);
     if (packet.header.is_config() && !all_sent()) NoteCompletion();
-    const bool lane_waits = schedule_.under_way(at) == 0;
+    // An idle lane's wire does not stand still while others' packets are chosen, nor while the next
+    // one is sealed.
+    const bool at_once = schedule_.under_way(at) == 0 || seal != nullptr;
     schedule_.Sent(at, payload_bytes, now_);
     slot.burst[slot.burst_packets] = std::move(packet.buffer);
     slot.burst_headers[slot.burst_packets] = packet.header;
     ++slot.burst_packets;
-    if (lane_waits || slot.burst_packets == kBurstPacketsMax) GODWIT_RETURN_IF_ERROR(SendBurst(at));
+    if (at_once || slot.burst_packets == kBurstPacketsMax) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
     worked = true;
   }
-  for (size_t at = 0; at < lane_slots_.size(); ++at) GODWIT_RETURN_IF_ERROR(SendBurst(at));
+  for (size_t at = 0; at < lane_slots_.size(); ++at) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
   return worked;
 }
 
-absl::Status SourceWorker::SendBurst(size_t lane) {
+// To its lane, which has room for it. Outside SendPackets() there is none.
+absl::Status SourceWorker::GiveBurst(size_t lane) {
   LaneSlot& slot = lane_slots_[lane];
   const size_t packets = std::exchange(slot.burst_packets, 0);
   if (packets == 0) return absl::OkStatus();

@@ -13,6 +13,13 @@
 #include "transport/tcp/tcp_lane.h"
 
 namespace godwit {
+namespace {
+
+// Posted to a lane in one call: one doorbell of a NIC, and one system call of soft-RoCE.
+constexpr size_t kReceivesAtOnceMax = 16;
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(
     std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
     const Notifier& events) {
@@ -132,7 +139,7 @@ absl::StatusOr<bool> TargetWorker::Step() {
 absl::Status TargetWorker::FeedLane(size_t at) {
   Lane& lane = *lanes()[at];
   while (lane.status().ok() && lane.receives_wanted() > 0) {
-    Buffer buffers[16];  // a chain
+    Buffer buffers[kReceivesAtOnceMax];
     const size_t wanted = std::min(lane.receives_wanted(), std::size(buffers));
     for (size_t i = 0; i < wanted; ++i) {
       buffers[i] = arena().TryAcquire();

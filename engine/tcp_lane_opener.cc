@@ -21,8 +21,8 @@ absl::Status TcpLaneOpener::Connect() {
   const size_t lane = lanes_.size();
   lanes_.emplace_back();
   const absl::Status opened = Open(lane);
-  const bool never_reached = lane == 0 && !lanes_[0].socket.valid();
-  return opened.ok() || never_reached ? opened : Lost(lane, opened);
+  const bool lost = lanes_[lane].socket.valid() || absl::IsAborted(opened);
+  return opened.ok() || (lane == 0 && !lost) ? opened : Lost(lane, opened);
 }
 
 absl::Status TcpLaneOpener::Open(size_t lane) {

@@ -26,8 +26,9 @@ constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 constexpr uint64_t kOneBufferBytes = 4096;
 // How often an empty message is offered, and how soon an emptied queue is seen.
 constexpr timespec kIdlePoll = {0, 1'000'000};
-// The same at the end of a stream, where a session waits for it.
+// The same at the end of a stream, where a session waits for it: that often, so many times.
 constexpr timespec kEndPoll = {0, 50'000};
+constexpr int kEndPolls = 400;
 
 uint64_t EndOf(const SoftSaveSocket::Options& options) {
   return std::min({options.truncate_at.value_or(kNever), options.fail_at.value_or(kNever),
@@ -136,7 +137,7 @@ void SoftSaveSocket::Run() {
   while (!stop_.load(std::memory_order_relaxed)) {
     const Step step = Advance();
     if (step == Step::kDone) return;
-    if (step == Step::kWait) Sleep(record_at_ < record_.size());
+    if (step == Step::kWait) Sleep(stream_bytes_ != end_at_ && record_at_ < record_.size());
   }
 }
 
@@ -177,7 +178,7 @@ bool SoftSaveSocket::AllMessagesAreRead() const {
 // say "the end" if both came in between.
 SoftSaveSocket::Step SoftSaveSocket::End() {
   if (messages_ && !AllMessagesAreRead()) {
-    ending_ = true;
+    ++end_polls_;
     return Step::kWait;
   }
   ::shutdown(socket_.get(), SHUT_WR);
@@ -257,7 +258,7 @@ SoftSaveSocket::Step SoftSaveSocket::EndAt() {
 void SoftSaveSocket::Sleep(bool for_socket) {
   std::array<pollfd, 2> events = {
       {{wake_.fd(), POLLIN, 0}, {for_socket ? socket_.get() : -1, POLLOUT, 0}}};
-  const timespec& interval = ending_ ? kEndPoll : kIdlePoll;
+  const timespec& interval = end_polls_ > 0 && end_polls_ < kEndPolls ? kEndPoll : kIdlePoll;
   ::ppoll(events.data(), events.size(), messages_ ? &interval : nullptr, nullptr);
   if (events[0].revents != 0) wake_.Clear();
 }

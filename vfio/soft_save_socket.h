@@ -37,8 +37,9 @@ namespace godwit {
 // Ownership: borrows the image; owns our end of the socket and the thread that fills it.
 // Threads:   one at a time; the reader's end is free to any.
 // Blocking:  never for longer than one message, but for WaitForReaderGone().
-// Errors:    Open() fails as socketpair(2) does. Destroyed before the end, the reader sees what was
-//            in the queue and then ECONNRESET.
+// Errors:    Open() fails as socketpair(2) does. Destroyed before the end, or before the last
+// message
+//            was read, the reader sees what was in the queue and then ECONNRESET.
 class SoftSaveSocket {
  public:
   static constexpr size_t kExtentsMax = 1024;
@@ -107,7 +108,7 @@ class SoftSaveSocket {
   size_t record_at_ = 0;
   uint64_t stream_bytes_ = 0;
   uint64_t read_ends_at_ = 0;
-  bool ending_ = false;  // all has been sent, and waits to be read
+  int end_polls_ = 0;  // all has been sent; how often some of it was still unread
 
   std::thread thread_;
 };

@@ -109,6 +109,7 @@ absl::Status ConnectFailed(const TcpAddress& address, int error) {
   if (error == ECONNREFUSED) {
     return absl::UnavailableError(absl::StrCat(what, "; is `godwit receive` running there?"));
   }
+  if (error == ECONNRESET) return absl::AbortedError(what);  // somebody was there
   return absl::UnavailableError(what);
 }
 

@@ -36,7 +36,8 @@ absl::StatusOr<uint16_t> LocalPort(int socket);
 // Connects to the first of the host's addresses that answers; each gets an equal share of what is
 // left of `timeout`. Looking up a name may block for longer. The socket is in blocking mode.
 // Unavailable: nobody listens there (yet), or no name server answers. DeadlineExceeded: no answer.
-// NotFound: no such host. Cancelled: `cancel_fd`, where there is one, has become readable.
+// Aborted: it was reset as soon as it stood. NotFound: no such host. Cancelled: `cancel_fd`, where
+// there is one, has become readable.
 absl::StatusOr<UniqueFd> ConnectTcp(const TcpAddress& address, std::chrono::milliseconds timeout,
                                     int cancel_fd = -1);
 
