@@ -6,8 +6,9 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <deque>
-#include <map>
+#include <set>
 #include <thread>
 
 #include "base/mutex.h"
@@ -18,8 +19,8 @@ namespace godwit {
 namespace {
 
 constexpr size_t kPacketBytes = 4096;
-constexpr uint32_t kDataPackets = 64;
-constexpr uint32_t kWindowPackets = 8;
+constexpr uint32_t kDataPackets = 512;
+constexpr uint32_t kWindowPackets = 16;  // so many are let out at once
 
 // What went over a lane, as the other end would see it.
 class Wire {
@@ -32,8 +33,11 @@ class Wire {
     MutexLock lock(mutex_);
     return headers_;
   }
+  void Break() { broken_ = true; }  // before the headers of the burst that breaks it
+  bool broken() const { return broken_; }
 
  private:
+  std::atomic<bool> broken_{false};
   mutable Mutex mutex_;
   std::vector<PacketHeader> headers_ ABSL_GUARDED_BY(mutex_);
 };
@@ -45,8 +49,8 @@ class WireLane final : public Lane {
 
   size_t Send(absl::Span<Buffer> packets) override {
     if (!status_.ok()) return 0;
-    const bool burst = packets.size() > 1;
-    const size_t taken = breaks_ && burst ? 1 : packets.size();
+    const size_t taken = breaks_ && packets.size() > 1 ? 1 : packets.size();
+    if (taken < packets.size()) wire_.Break();
     for (Buffer& packet : packets.first(taken)) {
       const auto header =
           DecodePacketHeader(packet.header(kFrameHeaderBytes), packet.payload_bytes());
@@ -95,12 +99,12 @@ TEST(SourceWorkerTest, WhatALaneDidNotTakeOfABurstGoesOutOnAnother) {
   limits.queue_packets = 16;
   limits.lanes = 2;
   const auto worker = *SourceWorker::Make({"a device"}, limits, *arena, events);
-  Wire broken;
-  Wire whole;
+  Wire first;
+  Wire second;
   ASSERT_EQ(worker->Start([&](IoRing&) {
     std::vector<std::unique_ptr<Lane>> lanes;
-    lanes.push_back(std::make_unique<WireLane>(broken, /*breaks=*/true));
-    lanes.push_back(std::make_unique<WireLane>(whole, /*breaks=*/false));
+    lanes.push_back(std::make_unique<WireLane>(first, /*breaks=*/true));
+    lanes.push_back(std::make_unique<WireLane>(second, /*breaks=*/false));
     return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
   }),
             absl::OkStatus());
@@ -114,45 +118,44 @@ TEST(SourceWorkerTest, WhatALaneDidNotTakeOfABurstGoesOutOnAnother) {
     // (Closed with the thread's function: the end.)
   });
   worker->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
-  const auto receipt = [&] {
-    worker->PutLaneReceipt(1, LaneCount(0, whole.headers().size()));
+  std::set<uint32_t> arrived;
+  while (arrived.size() < kDataPackets + 1 && !worker->failed()) {
+    const std::vector<PacketHeader> on_first = first.headers();
+    // A broken lane's receipts do not come any more.
+    if (!first.broken()) worker->PutLaneReceipt(0, LaneCount(0, on_first.size()));
+    const std::vector<PacketHeader> on_second = second.headers();
+    worker->PutLaneReceipt(1, LaneCount(0, on_second.size()));
+    for (const auto* headers : {&on_first, &on_second}) {
+      for (const PacketHeader& header : *headers) arrived.insert(header.index);
+    }
+    // When all that the window lets out is sent, it moves at once.
+    const uint32_t sent = worker->device_counters(0).packets.load();
+    if (arrived.size() == sent) worker->PutLoaded(0, sent);
     worker->Wake();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  };
-  // As many as the window lets out, one by one as they are read; so many are ready behind them.
-  const auto& device = worker->device_counters(0);
-  while (device.read_packets.load() < kWindowPackets + 2 * limits.chain_packets) receipt();
-  const size_t receipted = broken.headers().size();
-  worker->PutLaneReceipt(0, LaneCount(0, receipted));
-  receipt();
-  // From here on the window moves, and packets go out in bursts.
-  while (whole.headers().size() + receipted < kDataPackets + 1 && !worker->failed()) {
-    worker->PutLoaded(0, device.packets.load());
-    receipt();
   }
   EXPECT_FALSE(worker->failed()) << worker->status();
   writer.join();
   worker->Stop();
 
-  std::vector<PacketHeader> lost = broken.headers();
-  std::map<uint32_t, PacketHeader> by_index;
-  for (size_t i = 0; i < receipted; ++i) by_index.emplace(lost[i].index, lost[i]);
-  lost.erase(lost.begin(), lost.begin() + static_cast<ptrdiff_t>(receipted));
+  ASSERT_TRUE(first.broken()) << "it was given no burst";
+  std::set<uint32_t> had;
+  for (const PacketHeader& header : first.headers()) had.insert(header.index);
+  std::set<uint32_t> indexes;
   uint64_t sequence = 0;
-  for (const PacketHeader& header : whole.headers()) {
+  uint64_t again = 0;
+  uint64_t left_over = 0;  // of the burst that broke the first lane
+  for (const PacketHeader& header : second.headers()) {
     EXPECT_EQ(header.lane_sequence, LaneCount(0, sequence++));
-    EXPECT_TRUE(by_index.emplace(header.index, header).second) << header.index << " twice";
+    EXPECT_TRUE(indexes.insert(header.index).second) << header.index << " twice";
+    EXPECT_LE(header.epoch, 1U);
+    again += header.epoch;
+    const bool had_it = had.count(header.index) > 0;
+    EXPECT_TRUE(!had_it || header.epoch == 1) << header.index;
+    left_over += !had_it && header.epoch == 1 ? 1 : 0;
   }
-  EXPECT_EQ(by_index.size(), kDataPackets + 1);
-  EXPECT_EQ(by_index.rbegin()->first, kDataPackets);
-  EXPECT_TRUE(by_index.rbegin()->second.is_config());
-  // Both what the broken lane took and what it left were counted as sent once.
-  ASSERT_FALSE(lost.empty());
-  for (const PacketHeader& header : lost) EXPECT_EQ(by_index[header.index].epoch, 1);
-  const auto again = std::count_if(by_index.begin(), by_index.end(),
-                                   [](const auto& entry) { return entry.second.epoch > 0; });
-  EXPECT_GT(again, static_cast<ptrdiff_t>(lost.size())) << "it was broken by no burst";
-  EXPECT_EQ(worker->lane_counters(1).sent_again.load(), static_cast<uint64_t>(again));
+  EXPECT_GT(left_over, 0U);
+  EXPECT_EQ(worker->lane_counters(1).sent_again.load(), again);
   const std::vector<LaneChange> changes = worker->TakeLaneChanges();
   ASSERT_EQ(changes.size(), 1U);
   EXPECT_EQ(changes[0].lane, 0U);
