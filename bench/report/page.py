@@ -5,12 +5,14 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import growth  # noqa: E402
 from plots import plot  # noqa: E402
 from results import (DEFAULT, DEVICES, GIB, LANES, PACKETS, Results, cpu, median, packet_key,  # noqa: E402
                      percentile, rate, source_cpu, target_cpu)
 from targets import targets  # noqa: E402
 
 MIB = 1 << 20
+HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = (
     ("floor/connections=1", "C reference, 1 connection", "the file, by pread and pwrite"),
     ("floor/connections=4", "C reference, 4 connections", "the file, by pread and pwrite"),
@@ -175,6 +177,48 @@ def session_text(results):
             f"{cell(source, 3)} s at the source and {cell(target, 3)} s at the target, whatever it moves.\n")
 
 
+def growth_text(results):
+    rates = [f"{g} Gb/s" for g in growth.GIGABITS]
+    tcp = [[size(b) if b != PACKETS[-1] else "8 MiB less 80 B", *cells] for b, *cells in growth.cores_over_tcp(results)]
+    text = f"""Measured figures, carried on: nothing here has been run at these rates and sizes.
+
+Cores that TCP takes at each rate, source + target: the CPU seconds a GiB of the packet sizes above, times the
+rate. On loopback both sides' kernels copy each byte twice, and nothing is taken over by a NIC.
+
+{table(["payload", *rates], tcp)}
+Over queue pairs a NIC moves the bytes, and what is left is the engine's own code: the sum of its pieces below
+for each packet. At 400 Gb/s:
+
+{table(["payload", "CRC", "packets/s", "source: a packet, cores", "target: a packet, cores"],
+       growth.cores_of_our_own(results))}
+What must be under way for a rate at a round trip, and how many lanes hold that, at 8 MiB each. The source's arena
+keeps what is not receipted, and the target's window is counted from what is loaded: so both arenas have to be as
+large, and the target's twice as large over queue pairs, since lanes get half of it at most. In italics: more than
+the {growth.ARENA_BYTES >> 20} MiB that an arena has unless an embedder chooses otherwise. In bold: out of reach, since there are no
+more than {growth.LANES_MAX} lanes.
+
+{table(["rate", *[f"{ms:g} ms" for ms in growth.ROUND_TRIPS_MS]], growth.under_way())}
+"""
+    streams = growth.streams(results, DEFAULT)
+    if streams:
+        text += f"""Longer streams take no more memory, and CPU seconds by their length; an index has room for 2^32 packets, which is
+4 PiB in packets of 1 MiB. Four lanes over TCP, CRC on:
+
+{table(["stream", "CPU s, both sides", "packets of 1 MiB"], streams)}
+"""
+    device = growth.seconds_a_device(results)
+    if device:
+        text += (f"One software device more, of the same total, takes {cell(device, 1, 1000)} ms of CPU time, both sides, its\n"
+                 "threads, pipes and generator included; memory against devices is above.\n")
+    return text
+
+
+def by_hand(name):
+    """What no run of tools/bench measures: figures with their own date and machine."""
+    with open(os.path.join(HERE, name), encoding="utf-8") as file:
+        return file.read()
+
+
 def commands_text(results):
     seen = {}
     for sample in results.data["samples"]:
@@ -192,7 +236,7 @@ def page(results):
 
 Written by `tools/bench` from its samples, every one of which is in
 [performance/results.json](performance/results.json); `tools/bench --render FILE` writes it anew from such a
-file. Do not edit it. What is measured and how is in [measuring.md](measuring.md).
+file. Do not edit it: two of its sections, with dates of their own, are `bench/report/ways.md` and `lab.md`. What is measured and how is in [measuring.md](measuring.md).
 
 {machine_text(data)}
 {busy_text(data)}
@@ -236,6 +280,15 @@ target in memory of the process's own, which the last columns count.
 ## A switchover
 
 {switchover_text(results)}
+## Growth
+
+{growth_text(results)}
+## Ways that were tried
+
+{by_hand("ways.md")}
+## In the lab: beside QEMU and ib_send_bw
+
+{by_hand("lab.md")}
 ## Pieces
 
 One thread, by `build/bench/godwit_bench`: CPU time of one turn.
