@@ -29,6 +29,7 @@ both_fail() {
   local began_s=$SECONDS
   await "$sender" "$soon_s"
   check_code "$1: send" "$code" 1 send.err
+  [[ $1 != *'to the receiver' ]] || forget_lanes
   check_one_error "$1: send" send.err "$2"
   check_json "$1: send" source.json /result rolled_back
   await "$receiver" "$soon_s"
@@ -37,6 +38,10 @@ both_fail() {
   check_json "$1: receive" target.json /result rolled_back
   say "$1: ended after $((SECONDS - began_s)) s"
 }
+
+# A receiver that ends lets its connections go in any order, or so quickly behind its last word that
+# the sender sees all at once: that no lane is left may have been said before.
+forget_lanes() { sed -i '/^godwit: warning: no lane is left/d' "$scratch/send.err"; }
 
 has_a_child() { [[ -n $(cat "/proc/$1/task/$1/children" 2> /dev/null) ]]; }
 
@@ -72,6 +77,7 @@ kill -KILL "$receiver"
 await "$receiver"
 await "$sender" "$soon_s"
 check_code "SIGKILL to the receiver: send" "$code" 1 send.err
+forget_lanes
 check_one_error "SIGKILL to the receiver: send" send.err 'peer 127\.0\.0\.1:\d+|lane '
 check_json "SIGKILL to the receiver: send" source.json /result rolled_back
 say "SIGKILL to the receiver: $(text send.err)"
