@@ -9,11 +9,11 @@
 
 namespace godwit {
 
-// The calls of one thread to its device: none of them can be interrupted, so whoever stops the
-// thread waits for the one that is under way.
+// The calls to one device, one at a time: none of them can be interrupted, so whoever stops the
+// thread that makes them waits for the one that is under way.
 //
 // Ownership: none.
-// Threads:   Enter() and Return() from the thread; StopAsked() from who stops it, before the thread
+// Threads:   Enter() and Return() from who calls; StopAsked() from who stops it, before the thread
 //            is told; the rest from any.
 // Blocking:  never.
 // Errors:    none.

@@ -11,6 +11,9 @@ namespace {
 
 // Enough for a round trip at the rates that a lane reaches; more only costs cache.
 constexpr size_t kQueueBytes = 8 * kMiB;
+// What few lanes can bring out of order is not as much as an arena holds, and memory that is never
+// used still costs its first touch.
+constexpr size_t kWindowQueues = 4;
 constexpr size_t kChainBytes = 4 * kMiB;
 
 uint32_t ClampTo(size_t value, uint32_t low, uint32_t high) {
@@ -40,7 +43,8 @@ TargetBudget PlanTarget(size_t arena_bytes, uint32_t devices, uint32_t lanes, si
     budget.receive_packets = budget.queue_packets;
   }
   const size_t for_lanes = size_t{lanes} * budget.receive_packets;
-  const size_t for_windows = buffers > for_lanes ? buffers - for_lanes : 0;
+  const size_t for_windows = std::min(buffers > for_lanes ? buffers - for_lanes : 0,
+                                      kWindowQueues * size_t{lanes} * budget.queue_packets);
   budget.window_packets = ClampTo(for_windows / devices, kWindowPacketsMin, kWindowPacketsMax);
   budget.buffers = for_lanes + size_t{devices} * budget.window_packets;
   return budget;

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,6 +24,18 @@ namespace {
 // How often a write to a full non-blocking fd looks whether it is still wanted, should nothing wake
 // it.
 constexpr int kFullFdPollMs = 100;
+
+// The worker has lanes to look after: no more packets than that in a row, which it may find when
+// the one comes that they have waited for.
+constexpr uint32_t kHelpPacketsMax = 4;
+// A write that takes longer, a disk's perhaps, is not for the worker, and so are the next few.
+constexpr std::chrono::milliseconds kHelpTimeMax{20};
+constexpr uint32_t kLeftPackets = 64;
+
+bool IsRegularFile(int fd) {
+  struct stat info {};
+  return ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+}
 
 std::optional<Notifier> NotifierIfAny() {
   absl::StatusOr<Notifier> notifier = Notifier::Create();
@@ -43,6 +56,52 @@ Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t
       stop_(NotifierIfAny()) {}
 
 Loader::~Loader() { Stop(); }
+
+void Loader::LetWorkerHelp() {
+  // A check is the embedder's code, and may take its time.
+  helped_ = check_ == nullptr && IsRegularFile(data_fd_.get());
+  if (helped_) window_.LetInserterLoad();
+}
+
+// HOT PATH, as LoadAll.
+void Loader::Help() {
+  if (!helped_) return;
+  if (left_packets_ > 0) {
+    --left_packets_;
+    return window_.WakeLoader();
+  }
+  for (uint32_t packets = 0; packets < kHelpPacketsMax; ++packets) {
+    std::optional<Packet> packet = window_.TakeData();
+    if (!packet.has_value()) break;
+    if (!WriteAtOnce(*packet)) return window_.PutBack(*std::move(packet));
+    packet.reset();  // as in LoadAll
+    window_.MarkLoaded();
+    helped_packets_.fetch_add(1, std::memory_order_relaxed);
+  }
+  window_.WakeLoader();
+}
+
+// Returns whether the whole packet was taken. If not the thread goes on with it, and says what is
+// wrong.
+bool Loader::WriteAtOnce(const Packet& packet) {
+  if (!Continues(packet.header)) return false;
+  const absl::Span<const std::byte> rest = packet.buffer.payload_span().subspan(next_done_bytes_);
+  const Clock::Duration began = Clock::Steady().Now();
+  const ssize_t written =
+      blocked_call_.Around([&] { return ::write(data_fd_.get(), rest.data(), rest.size()); });
+  const bool slow = NoteWrite(packet.header, began) > kHelpTimeMax;
+  next_done_bytes_ += static_cast<size_t>(std::max<ssize_t>(written, 0));
+  const bool all = next_done_bytes_ == packet.buffer.payload_bytes();
+  if (slow || !all) left_packets_ = kLeftPackets;
+  if (all) NoteLoaded(packet.header);
+  return all;
+}
+
+void Loader::NoteLoaded(const PacketHeader& header) {
+  next_done_bytes_ = 0;
+  stream_crc_ = header.crc_after;
+  loaded_bytes_.fetch_add(header.payload_bytes, std::memory_order_relaxed);
+}
 
 void Loader::Start() {
   thread_ = std::thread([this] {
@@ -83,7 +142,7 @@ absl::Status Loader::LoadAll() {
 
     const PacketHeader& header = packet->header;
     const uint64_t offset = loaded_bytes_.load(std::memory_order_relaxed);
-    if (header.stream_offset != offset || header.crc_before != stream_crc_) {
+    if (!Continues(header)) {
       return absl::DataLossError(absl::StrFormat(
           "device %s: packet %u does not continue the stream: it stands at byte %u with CRC 0x%08x "
           "before it, but %u bytes with CRC 0x%08x have been loaded",
@@ -101,8 +160,7 @@ absl::Status Loader::LoadAll() {
     const Clock::Duration began = Clock::Steady().Now();
     GODWIT_RETURN_IF_ERROR(Write(payload));
     NoteWrite(header, began);
-    stream_crc_ = header.crc_after;
-    loaded_bytes_.store(offset + header.payload_bytes, std::memory_order_relaxed);
+    NoteLoaded(header);
 
     packet.reset();  // the buffer must be free before the window lets another packet come
     const bool next_is_there = window_.MarkLoaded();
@@ -110,10 +168,16 @@ absl::Status Loader::LoadAll() {
   }
 }
 
-void Loader::NoteWrite(const PacketHeader& header, Clock::Duration began) {
+bool Loader::Continues(const PacketHeader& header) const {
+  return header.stream_offset == loaded_bytes_.load(std::memory_order_relaxed) &&
+         header.crc_before == stream_crc_;
+}
+
+// Returns how long it took.
+Clock::Duration Loader::NoteWrite(const PacketHeader& header, Clock::Duration began) {
   const Clock::Duration now = Clock::Steady().Now();
   write_ns_.fetch_add((now - began).count(), std::memory_order_relaxed);
-  if (trace_ == nullptr) return;
+  if (trace_ == nullptr) return now - began;
   TraceSpan span;
   span.track = TraceSpan::Track::kLoader;
   span.number = number_;
@@ -124,6 +188,7 @@ void Loader::NoteWrite(const PacketHeader& header, Clock::Duration began) {
   span.device = number_;
   span.index = header.index;
   trace_->OnSpan(span);
+  return now - began;
 }
 
 absl::Status Loader::Check(const absl::Status& checked) const {
@@ -132,6 +197,7 @@ absl::Status Loader::Check(const absl::Status& checked) const {
 
 absl::Status Loader::Write(absl::Span<const std::byte> bytes) {
   const size_t total = bytes.size();
+  bytes.remove_prefix(next_done_bytes_);
   while (!bytes.empty()) {
     const ssize_t written =
         blocked_call_.Around([&] { return ::write(data_fd_.get(), bytes.data(), bytes.size()); });

@@ -27,9 +27,14 @@ namespace godwit {
 // From RESUMING to "loaded": writes the data packets, checks length and digest against the config
 // packet, takes the device from RESUMING to STOP (where drivers validate), applies the config.
 //
+// A regular file takes bytes by a copy, and never waits for a device. With few processors to run on
+// it costs less when the thread that has just received a packet writes it, while it is in that
+// processor's cache, than when another is woken to do so: the worker then helps.
+//
 // Ownership: owns the data_fd, the check and the thread; borrows device, window and notifier.
-// Threads:   Start(), AskToStop(), Stop() and the destructor one at a time; the rest from any.
-//            While it runs nobody else calls the device's methods. Lock order: window lock → device
+// Threads:   Start(), AskToStop(), Stop() and the destructor one at a time; Help() from who inserts
+//            into the window; the rest from any. While it runs nobody else calls the device's
+//            methods. Lock order: window lock → device
 //            lock; the window lock is never held across a write.
 // Blocking:  Stop() waits for a write or state change that is under way; AskToStop() does not.
 // Errors:    the first is final. The device is then still in RESUMING, STOP or ERROR: reset it.
@@ -56,6 +61,12 @@ class Loader {
     number_ = number;
   }
 
+  // Before Start(): lets the worker help, if the stream is one that it can help with.
+  void LetWorkerHelp();
+  // After each packet that was put into the window: writes what can be written at once, or leaves
+  // it to the loader's thread. What goes wrong is left to it as well. May run before Start().
+  void Help();
+
   void Start();
   void AskToStop();
   void Stop();
@@ -69,6 +80,9 @@ class Loader {
   Clock::Duration write_time() const {
     return Clock::Duration(write_ns_.load(std::memory_order_relaxed));
   }
+  // Packets that the worker has written.
+  uint64_t helped_packets() const { return helped_packets_.load(std::memory_order_relaxed); }
+  ReorderWindow& window() const { return window_; }
   uint64_t loaded_bytes() const { return loaded_bytes_.load(std::memory_order_relaxed); }
   // The digest of what was loaded. REQUIRES: phase() == kLoaded
   uint32_t stream_crc() const { return stream_crc_; }
@@ -78,7 +92,10 @@ class Loader {
   absl::Status LoadAll();
   absl::Status Check(const absl::Status& checked) const;
   absl::Status Write(absl::Span<const std::byte> bytes);
-  void NoteWrite(const PacketHeader& header, Clock::Duration began);
+  bool Continues(const PacketHeader& header) const;
+  bool WriteAtOnce(const Packet& packet);
+  void NoteLoaded(const PacketHeader& header);
+  Clock::Duration NoteWrite(const PacketHeader& header, Clock::Duration began);
   absl::Status Finish(const Packet& config);
 
   Device& device_;
@@ -90,16 +107,23 @@ class Loader {
   TraceSink* trace_ = nullptr;
   uint32_t number_ = 0;
 
-  // Owned by the thread while it runs.
+  // Owned by who has a packet out of the window, see there; by the thread when it has none.
   UniqueFd data_fd_;
   uint32_t stream_crc_ = 0;
+  size_t next_done_bytes_ = 0;  // of the next packet: the worker wrote them before it gave up
+  // Owned by the thread while it runs.
   absl::Status status_;
+
+  // The worker's.
+  bool helped_ = false;
+  uint32_t left_packets_ = 0;  // that are left to the thread before the worker helps again
 
   std::atomic<bool> stopped_{false};    // ends a wait for a full fd; relaxed, joined after
   const std::optional<Notifier> stop_;  // the same, at once; none where there was no fd for it
   BlockedCall blocked_call_;
-  std::atomic<uint64_t> loaded_bytes_{0};  // a statistic: relaxed
-  std::atomic<int64_t> write_ns_{0};       // the same
+  std::atomic<uint64_t> loaded_bytes_{0};    // a statistic: relaxed
+  std::atomic<int64_t> write_ns_{0};         // the same
+  std::atomic<uint64_t> helped_packets_{0};  // the same
   // Release by the loader, acquire by phase(): makes status_ and stream_crc_ readable.
   std::atomic<Phase> phase_{Phase::kLoading};
   std::thread thread_;

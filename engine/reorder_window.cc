@@ -46,13 +46,13 @@ absl::Status ReorderWindow::Insert(Packet&& packet) {
          Slot(contiguous_packets_).header.index == contiguous_packets_) {
     ++contiguous_packets_;
   }
-  if (index == next_index_) next_is_there_.NotifyOne();
+  if (index == next_index_ && !inserter_loads_) next_is_there_.NotifyOne();
   return absl::OkStatus();
 }
 
 std::optional<Packet> ReorderWindow::WaitNext() {
   MutexLock lock(mutex_);
-  while (!stopped_ && !Slot(next_index_).buffer) next_is_there_.Wait(mutex_);
+  while (worker_has_one_ || (!stopped_ && !Slot(next_index_).buffer)) next_is_there_.Wait(mutex_);
   if (stopped_) return std::nullopt;
   Packet packet = std::move(Slot(next_index_));
   ++next_index_;
@@ -64,7 +64,41 @@ bool ReorderWindow::MarkLoaded() {
   MutexLock lock(mutex_);
   GODWIT_CHECK(loaded_packets_ < next_index_);
   ++loaded_packets_;
+  worker_has_one_ = false;
+  if (stopped_) next_is_there_.NotifyAll();
   return static_cast<bool>(Slot(next_index_).buffer);
+}
+
+void ReorderWindow::LetInserterLoad() {
+  MutexLock lock(mutex_);
+  inserter_loads_ = true;
+}
+
+std::optional<Packet> ReorderWindow::TakeData() {
+  MutexLock lock(mutex_);
+  const bool one_is_out = loaded_packets_ != next_index_;
+  if (stopped_ || one_is_out || !Slot(next_index_).buffer) return std::nullopt;
+  if (Slot(next_index_).header.is_config()) return std::nullopt;
+  Packet packet = std::move(Slot(next_index_));
+  ++next_index_;
+  --held_packets_;
+  worker_has_one_ = true;
+  return packet;
+}
+
+void ReorderWindow::PutBack(Packet&& packet) {
+  MutexLock lock(mutex_);
+  GODWIT_CHECK(worker_has_one_);
+  worker_has_one_ = false;
+  --next_index_;
+  ++held_packets_;
+  Slot(next_index_) = std::move(packet);
+  next_is_there_.NotifyAll();
+}
+
+void ReorderWindow::WakeLoader() {
+  MutexLock lock(mutex_);
+  if (Slot(next_index_).buffer) next_is_there_.NotifyOne();
 }
 
 void ReorderWindow::Stop() {

@@ -15,13 +15,17 @@
 
 namespace godwit {
 
-// Holds packets `loaded` ≤ index < `loaded + window`, where `loaded` counts those that the loader
-// has written. The worker inserts, the loader takes in index order.
+// Holds packets `loaded` ≤ index < `loaded + window`, where `loaded` counts those that are written.
+// The worker inserts, the loader takes in index order; of a device that takes its bytes at once the
+// worker may take them itself, which never has more than one packet out at a time.
 //
-// Ownership: owns the packets between Insert() and WaitNext().
-// Threads:   Insert() from the worker; WaitNext() and MarkLoaded() from the loader; the rest from
-//            any. Lock order: window lock → device lock; WaitNext() returns with the lock dropped.
-// Blocking:  WaitNext() blocks until the next packet is there or the window is stopped.
+// Ownership: owns the packets between Insert() and WaitNext() or TakeData().
+// Threads:   Insert(), TakeData(), PutBack() and WakeLoader() from the worker; WaitNext() from the
+//            loader; MarkLoaded() from who has the packet; the rest from any. What one of them did
+//            before MarkLoaded() or PutBack() happens before the other has the next packet. Lock
+//            order: window lock → device lock; both ways to take a packet return with it dropped.
+// Blocking:  WaitNext() blocks until the next packet is there or the window is stopped, and while
+//            the worker has one out.
 // Errors:    a refused packet changes nothing and stays with the caller.
 class ReorderWindow {
  public:
@@ -34,9 +38,19 @@ class ReorderWindow {
 
   // The next packet in order, or nothing once Stop() was called.
   std::optional<Packet> WaitNext();
-  // The packet from the last WaitNext() is written and its buffer free: the window moves on.
-  // Returns whether the next packet is there already (if not, now is the time for a receipt).
+  // The packet that was taken last is written and its buffer free: the window moves on. Returns
+  // whether the next packet is there already (if not, now is the time for a receipt).
   bool MarkLoaded();
+
+  // From now on Insert() wakes no loader: whoever inserts calls TakeData() and then WakeLoader().
+  void LetInserterLoad();
+  // The next packet in order for the worker, or nothing: if it is not there, if it is the config
+  // packet, if the loader has one out, or once Stop() was called.
+  std::optional<Packet> TakeData();
+  // The packet from TakeData() goes back as the next one, for the loader, which is woken.
+  void PutBack(Packet&& packet);
+  // Wakes the loader if the next packet is there.
+  void WakeLoader();
 
   // Makes WaitNext() return nothing from now on.
   void Stop();
@@ -65,6 +79,8 @@ class ReorderWindow {
   uint32_t contiguous_packets_ ABSL_GUARDED_BY(mutex_) = 0;  // all indexes below have come
   std::optional<uint32_t> config_index_ ABSL_GUARDED_BY(mutex_);
   std::optional<uint32_t> highest_index_ ABSL_GUARDED_BY(mutex_);
+  bool inserter_loads_ ABSL_GUARDED_BY(mutex_) = false;
+  bool worker_has_one_ ABSL_GUARDED_BY(mutex_) = false;  // from TakeData()
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

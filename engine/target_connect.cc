@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/errno_status.h"
+#include "base/processors.h"
 #include "base/status_macros.h"
 #include "engine/device_steps.h"
 #include "engine/session_offer.h"
@@ -19,6 +20,9 @@ namespace {
 
 // How long a source's lanes may take to come.
 constexpr std::chrono::seconds kLanesTimeout{8};
+// From so many on it is taken for better that one receives while another writes. With two it is
+// not, see docs/performance.md; between them nothing was measured.
+constexpr int kProcessorsToOverlap = 4;
 
 }  // namespace
 
@@ -161,10 +165,11 @@ absl::Status TargetSession::Impl::MakeLanes() {
                              ? MakeVerbsLanes(message.lane_setup(), ours)
                              : AcceptTcpLanes());
 
-  std::vector<ReorderWindow*> windows;
+  std::vector<Loader*> loaders;
   for (size_t i = 0; i < devices_.size(); ++i) {
     windows_.push_back(std::make_unique<ReorderWindow>(budget_.window_packets));
-    windows.push_back(windows_.back().get());
+    MakeLoader(i);
+    loaders.push_back(loaders_.back().get());
   }
   // A lane that is made again has the receives that the one before had.
   const TargetWorker::Limits limits = {
@@ -173,21 +178,11 @@ absl::Status TargetSession::Impl::MakeLanes() {
   remade_.resize(lane_count_);
   lanes_up_ = static_cast<int>(lane_count_);
   GODWIT_ASSIGN_OR_RETURN(worker_,
-                          TargetWorker::Make(std::move(windows), limits, *arena_, events()));
+                          TargetWorker::Make(std::move(loaders), limits, *arena_, events()));
   worker_->SetTrace(trace_);
   GODWIT_RETURN_IF_ERROR(worker_->SetSealing(sealing_, packet_key_));
   GODWIT_RETURN_IF_ERROR(worker_->Start(std::move(lane_factory_)));
-  for (size_t i = 0; i < devices_.size(); ++i) {
-    loaders_.push_back(std::make_unique<Loader>(
-        *devices_[i], std::move(streams_[i]), *windows_[i], budget_.window_packets, events(),
-        options_.stream_check ? options_.stream_check(i) : nullptr));
-    if (options_.vm.load_config) {
-      loaders_.back()->LoadConfigBy(
-          [this, i](absl::string_view config) { return options_.vm.load_config(i, config); });
-    }
-    loaders_.back()->SetTrace(trace_, static_cast<uint32_t>(i));
-    loaders_.back()->Start();
-  }
+  for (const auto& loader : loaders_) loader->Start();
   for (uint32_t i = 0; i < lane_count_; ++i) observer_.OnLane({i, /*up=*/true, {}});
   {
     MutexLock lock(statistics_mutex_);
@@ -195,6 +190,20 @@ absl::Status TargetSession::Impl::MakeLanes() {
   }
   ready_at_ = Clock::Steady().Now();
   return channel_->Send(answer);
+}
+
+void TargetSession::Impl::MakeLoader(size_t device) {
+  auto loader = std::make_unique<Loader>(
+      *devices_[device], std::move(streams_[device]), *windows_[device], budget_.window_packets,
+      events(), options_.stream_check ? options_.stream_check(device) : nullptr);
+  if (options_.vm.load_config) {
+    loader->LoadConfigBy([this, device](absl::string_view config) {
+      return options_.vm.load_config(device, config);
+    });
+  }
+  loader->SetTrace(trace_, static_cast<uint32_t>(device));
+  if (ProcessorsToRunOn() < kProcessorsToOverlap) loader->LetWorkerHelp();
+  loaders_.push_back(std::move(loader));
 }
 
 absl::Status TargetSession::Impl::AcceptTcpLanes() {

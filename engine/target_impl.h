@@ -50,6 +50,7 @@ class TargetSession::Impl final : public SessionBase {
   absl::Status ExchangeDeviceTables();
   absl::Status Resume();
   absl::Status MakeLanes();
+  void MakeLoader(size_t device);
   absl::Status AcceptTcpLanes();
   absl::Status MakeVerbsLanes(const control::LaneSetup& theirs, control::LaneSetup& ours);
   absl::Status Load();

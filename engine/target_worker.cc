@@ -20,19 +20,19 @@ constexpr size_t kReceivesAtOnceMax = 16;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(
-    std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
-    const Notifier& events) {
+absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(std::vector<Loader*> loaders,
+                                                                 const Limits& limits, Arena& arena,
+                                                                 const Notifier& events) {
   GODWIT_ASSIGN_OR_RETURN(Notifier inbox, Notifier::Create());
   return std::unique_ptr<TargetWorker>(
-      new TargetWorker(std::move(windows), limits, arena, std::move(inbox), events));
+      new TargetWorker(std::move(loaders), limits, arena, std::move(inbox), events));
 }
 
-TargetWorker::TargetWorker(std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
+TargetWorker::TargetWorker(std::vector<Loader*> loaders, const Limits& limits, Arena& arena,
                            Notifier inbox, const Notifier& events)
     : WorkerBase(arena, std::move(inbox), events),
       limits_(limits),
-      windows_(std::move(windows)),
+      loaders_(std::move(loaders)),
       lane_slots_(limits.lanes),
       packets_a_receipt_(std::max<uint32_t>(1, limits.queue_packets / 4)),
       lane_counters_(limits.lanes) {
@@ -179,9 +179,10 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   const absl::Span<const std::byte> payload = buffer.payload_span();
   GODWIT_ASSIGN_OR_RETURN(const PacketHeader header, OpenAndDecode(lane, buffer));
   GODWIT_RETURN_IF_ERROR(CheckPacket(header, payload,
-                                     {limits_.packet_bytes, windows_.size(), limits_.crc},
+                                     {limits_.packet_bytes, loaders_.size(), limits_.crc},
                                      LaneCount(slot.generation, slot.received_packets)));
-  const absl::Status inserted = windows_[header.device]->Insert(Packet{std::move(buffer), header});
+  const absl::Status inserted =
+      loaders_[header.device]->window().Insert(Packet{std::move(buffer), header});
   // Sent again, or the other way round: what was sent first may come last.
   const bool again = absl::IsAlreadyExists(inserted);
   if (!inserted.ok() && !again) return Annotate(inserted, absl::StrCat("device ", header.device));
@@ -193,6 +194,7 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   counters.bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
   counters.last_at_ns.store(Clock::Steady().Now().count(), std::memory_order_relaxed);
   if (again) counters.duplicates.fetch_add(1, std::memory_order_relaxed);
+  if (!again) loaders_[header.device]->Help();
   return absl::OkStatus();
 }
 
@@ -233,8 +235,8 @@ void TargetWorker::CheckLanes() {
 }
 
 bool TargetWorker::StreamsComplete() const {
-  return std::all_of(windows_.begin(), windows_.end(),
-                     [](const ReorderWindow* window) { return window->complete(); });
+  return std::all_of(loaders_.begin(), loaders_.end(),
+                     [](const Loader* loader) { return loader->window().complete(); });
 }
 
 // A receipt for every few packets while they stream in, and at once when they stop.

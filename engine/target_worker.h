@@ -9,21 +9,21 @@
 
 #include "base/mutex.h"
 #include "engine/lane_events.h"
+#include "engine/loader.h"
 #include "engine/packet.h"
-#include "engine/reorder_window.h"
 #include "engine/worker_base.h"
 #include "godwit/session.h"
 #include "godwit/unique_fd.h"
 
 namespace godwit {
 
-// Receives packets, checks each fully, and puts it into its device's window. What a lane brings
-// that another has brought already is dropped: the source sends again what a dead lane may have
-// lost.
+// Receives packets, checks each fully, puts it into its device's window and helps the loader, where
+// it lets itself be helped. What a lane brings that another has brought already is dropped: the
+// source sends again what a dead lane may have lost.
 //
-// Ownership, Threads, Blocking, Errors: as WorkerBase. Borrows the windows. A packet that fails a
-// check changes nothing. Damage, and a lane that breaks or closes too early, cost the lane and no
-// more; a packet that is whole and wrong ends the work.
+// Ownership, Threads, Blocking, Errors: as WorkerBase. Borrows the loaders and their windows. A
+// packet that fails a check changes nothing. Damage, and a lane that breaks or closes too early,
+// cost the lane and no more; a packet that is whole and wrong ends the work.
 class TargetWorker final : public WorkerBase {
  public:
   struct Limits {
@@ -44,8 +44,8 @@ class TargetWorker final : public WorkerBase {
     std::atomic<TransportKind> transport{TransportKind::kTcp};  // now
   };
 
-  // Position in `windows` is the device number.
-  static absl::StatusOr<std::unique_ptr<TargetWorker>> Make(std::vector<ReorderWindow*> windows,
+  // Position in `loaders` is the device number.
+  static absl::StatusOr<std::unique_ptr<TargetWorker>> Make(std::vector<Loader*> loaders,
                                                             const Limits& limits, Arena& arena,
                                                             const Notifier& events);
   ~TargetWorker() override { Stop(); }
@@ -60,8 +60,8 @@ class TargetWorker final : public WorkerBase {
   std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
 
  private:
-  TargetWorker(std::vector<ReorderWindow*> windows, const Limits& limits, Arena& arena,
-               Notifier inbox, const Notifier& events);
+  TargetWorker(std::vector<Loader*> loaders, const Limits& limits, Arena& arena, Notifier inbox,
+               const Notifier& events);
   absl::Status SetUp() override;
   absl::StatusOr<bool> Step() override;
   void BeginTearDown() override {}
@@ -86,7 +86,7 @@ class TargetWorker final : public WorkerBase {
   void NotifyOfReceipts(bool worked);
 
   const Limits limits_;
-  const std::vector<ReorderWindow*> windows_;
+  const std::vector<Loader*> loaders_;
   std::vector<LaneSlot> lane_slots_;
   std::vector<NewLane> taken_lanes_;  // whose places are not free yet
   uint64_t received_packets_ = 0;     // on all lanes

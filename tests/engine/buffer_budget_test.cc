@@ -72,6 +72,14 @@ TEST(BufferBudgetTest, TheLanesOfTheTargetTakeHalfAtMost) {
   }
 }
 
+// Memory that is never used still costs its first touch.
+TEST(BufferBudgetTest, AWindowHoldsNoMoreThanFourTimesWhatTheLanesHave) {
+  for (const uint32_t lanes : kLanes) {
+    const TargetBudget budget = PlanTarget(size_t{4} << 30, 1, lanes, kMiB, false);
+    EXPECT_EQ(budget.window_packets, std::min<size_t>(4096, 4 * lanes * budget.queue_packets));
+  }
+}
+
 TEST(BufferBudgetTest, MoreMemoryMakesALargerWindow) {
   uint32_t before = 0;
   for (size_t arena_bytes = 0; arena_bytes <= 1024 * kMiB; arena_bytes += 64 * kMiB) {

@@ -249,6 +249,79 @@ TEST_F(ReorderWindowTest, StopWakesAWaitingLoaderAndStaysStopped) {
   EXPECT_EQ(window_->loaded_packets(), 0U);
 }
 
+TEST_F(ReorderWindowTest, TheWorkerTakesDataInOrderAndNeverTheConfigPacket) {
+  window_->LetInserterLoad();
+  ASSERT_EQ(Arrive(1), StatusCode::kOk);
+  EXPECT_FALSE(window_->TakeData().has_value());  // 0 has not come
+  ASSERT_EQ(Arrive(0), StatusCode::kOk);
+  ASSERT_EQ(ArriveConfig(2), StatusCode::kOk);
+  for (const char* const payload : {"a", "b"}) {
+    const std::optional<Packet> packet = window_->TakeData();
+    ASSERT_TRUE(packet.has_value());
+    EXPECT_EQ(PayloadOf(*packet), payload);
+    EXPECT_FALSE(window_->TakeData().has_value());  // one at a time
+    EXPECT_TRUE(window_->MarkLoaded());             // the next is there
+  }
+  EXPECT_FALSE(window_->TakeData().has_value());
+  EXPECT_EQ(TakeAndLoad(1), "c");
+}
+
+TEST_F(ReorderWindowTest, NeverGivesThePacketAfterOneThatIsOut) {
+  ASSERT_EQ(Arrive(0), StatusCode::kOk);
+  ASSERT_EQ(Arrive(1), StatusCode::kOk);
+  EXPECT_EQ(Take(), "a");
+  EXPECT_FALSE(window_->TakeData().has_value());  // the loader has one
+
+  window_->MarkLoaded();
+  std::optional<Packet> packet = window_->TakeData();
+  ASSERT_TRUE(packet.has_value());
+  ASSERT_EQ(Arrive(2), StatusCode::kOk);
+  std::atomic<bool> loaded{false};
+  std::string got;
+  std::thread loader([&] {
+    got = Take();
+    EXPECT_TRUE(loaded);  // whatever the time: the worker has one
+  });
+  window_->WakeLoader();
+  packet.reset();
+  loaded = true;
+  window_->MarkLoaded();
+  window_->WakeLoader();
+  loader.join();
+  EXPECT_EQ(got, "c");
+}
+
+TEST_F(ReorderWindowTest, WhatTheWorkerPutsBackIsTheLoadersNext) {
+  window_->LetInserterLoad();
+  ASSERT_EQ(Arrive(0), StatusCode::kOk);
+  std::optional<Packet> packet = window_->TakeData();
+  ASSERT_TRUE(packet.has_value());
+  std::string got;
+  std::thread loader([&] { got = TakeAndLoad(2); });
+  ASSERT_EQ(Arrive(1), StatusCode::kOk);
+  window_->PutBack(*std::move(packet));
+  loader.join();
+  EXPECT_EQ(got, "ab");
+  EXPECT_EQ(window_->loaded_packets(), 2U);
+}
+
+TEST_F(ReorderWindowTest, AStoppedLoaderLeavesOnlyWhenTheWorkerHasNoPacketOut) {
+  ASSERT_EQ(Arrive(0), StatusCode::kOk);
+  std::optional<Packet> packet = window_->TakeData();
+  ASSERT_TRUE(packet.has_value());
+  window_->Stop();
+  std::atomic<bool> loaded{false};
+  std::thread loader([&] {
+    EXPECT_FALSE(window_->WaitNext().has_value());
+    EXPECT_TRUE(loaded);
+  });
+  packet.reset();
+  loaded = true;
+  window_->MarkLoaded();
+  loader.join();
+  EXPECT_FALSE(window_->TakeData().has_value());
+}
+
 TEST_F(ReorderWindowTest, OneThreadInsertsWhileAnotherLoads) {
   constexpr uint32_t kPackets = 20'000;
   const unsigned seed = std::random_device()();

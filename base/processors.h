@@ -1,0 +1,23 @@
+// How many processors there are for this process.
+#ifndef GODWIT_BASE_PROCESSORS_H_
+#define GODWIT_BASE_PROCESSORS_H_
+
+#include <sched.h>
+
+#include <limits>
+
+namespace godwit {
+
+// Those that the calling thread may run on (sched_getaffinity(2)), at least 1. On a machine with
+// more than 1024 the kernel does not tell with this set: then as many as there can be.
+inline int ProcessorsToRunOn() {
+  cpu_set_t processors;
+  if (::sched_getaffinity(0, sizeof(processors), &processors) != 0) {
+    return std::numeric_limits<int>::max();
+  }
+  return CPU_COUNT(&processors);
+}
+
+}  // namespace godwit
+
+#endif  // GODWIT_BASE_PROCESSORS_H_
