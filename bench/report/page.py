@@ -128,6 +128,16 @@ def device_rows(results):
     return rows
 
 
+def file_rows(results):
+    rows = []
+    for files in DEVICES:
+        key = f"files={files}"
+        source, target = memory(results, key)
+        rows.append([str(files), cell(results.values(key, rate)), cell(results.ratios(key, "files=1", rate)),
+                     cell(results.values(key, cpu), 3), cell(source, 0, 1 / MIB), cell(target, 0, 1 / MIB)])
+    return rows
+
+
 def packet_rows(results):
     return [[size(b) if b != PACKETS[-1] else "8 MiB less 80 B", cell(results.values(packet_key(b), rate)),
              cell(results.ratios(packet_key(b), "floor/connections=4", rate)),
@@ -152,8 +162,10 @@ def write_plots(results, folder):
           [size(b) if b != PACKETS[-1] else "8 MiB" for b in PACKETS],
           {"Godwit": [whiskers(results.values(packet_key(b), rate)) for b in PACKETS]})
     devices = [f"devices={n}" for n in DEVICES]
-    write("throughput-devices.svg", "Throughput against software devices of the same total", "devices", "GiB/s",
-          [str(n) for n in DEVICES], {"Godwit": [whiskers(results.values(k, rate)) for k in devices]})
+    write("throughput-devices.svg", "Throughput against devices of the same total", "devices", "GiB/s",
+          [str(n) for n in DEVICES],
+          {name: [whiskers(results.values(f"{key}={n}", rate)) for n in DEVICES]
+           for key, name in (("files", "files in memory"), ("devices", "software devices"))})
     write("memory-devices.svg", "Most resident memory", "devices", "MiB", [str(n) for n in DEVICES],
           {name: [whiskers(memory(results, k)[side], 1 / MIB) for k in devices]
            for side, name in enumerate(("source", "target"))})
@@ -270,6 +282,9 @@ Four lanes, CRC on; the ratio is to the C reference with four connections and pa
 
 ## Devices
 
+Files in memory, {size(data.get("files_bytes", 0))} in all, four lanes, CRC on: what the engine takes for more devices.
+
+{table(["files", "GiB/s", "× one file's", "CPU s/GiB", "source, MiB at most", "target, MiB at most"], file_rows(results))}
 Software devices, {size(data["devices_bytes"])} in all, four lanes, CRC on. They make their content at the source and hold it at the
 target in memory of the process's own, which the last columns count.
 

@@ -113,6 +113,9 @@ def figures(results):
         key = packet_key(bytes_)
         all_[f"packets of {bytes_}: rate over the C reference's"] = (
             results.ratios(key, "floor/connections=4", rate), "×", True)
+    for files in DEVICES:
+        all_[f"{files} files: rate over the C reference's"] = (
+            results.ratios(f"files={files}", "floor/connections=4", rate), "×", True)
     for devices in DEVICES:
         key = f"devices={devices}"
         all_[f"{devices} software devices: rate over the C reference's"] = (

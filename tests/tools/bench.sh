@@ -18,7 +18,7 @@ readonly page=$scratch/page results=$scratch/page/performance/results.json
 run quick "$BENCH" --quick --build "$BUILD" --page "$page"
 check_code "--quick" "$code" 0 quick.err
 keys=(floor/connections={1,2,4,16} godwit/lanes={1,2,4,16}/crc={on,off} packet_bytes={65536,262144,4194304,8388528}
-  devices={1,8,64} session switchover micro)
+  devices={1,8,64} files={1,8,64} session switchover micro)
 peers=(socat dd-nc mbuffer iperf3/connections={1,4} ucx/test={tag,stream}_bw qemu/channels={2,4,8})
 has_sample() { jq --exit-status --arg key "$1" '[.samples[] | select(.key == $key)] | length == 1' "$results" > /dev/null; }
 is_missing() { jq --exit-status --arg key "$1" '[.missing[] | select(.key == $key)] | length == 1' "$results" > /dev/null; }
