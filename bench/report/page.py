@@ -9,7 +9,7 @@ import growth  # noqa: E402
 from plots import plot  # noqa: E402
 from results import (DEFAULT, DEVICES, GIB, LANES, PACKETS, Results, cpu, median, packet_key,  # noqa: E402
                      percentile, rate, source_cpu, target_cpu)
-from targets import targets  # noqa: E402
+from targets import limits, targets  # noqa: E402
 
 MIB = 1 << 20
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -241,6 +241,18 @@ def commands_text(results):
     return "```\n" + "\n".join(f"{key}: {command}" for key, command in sorted(seen.items())) + "\n```\n"
 
 
+def limits_text(results):
+    lines = [f"{peer}: {cell(values)} × that" for peer, values in limits(results).items() if values]
+    if not lines:
+        return ""
+    return ("\nWhat these CPUs could do at most: the C reference, with one connection, takes "
+            f"{cell(results.values('floor/connections=1', cpu), 3)} CPU seconds a GiB for the four copies of each byte, so "
+            f"{results.data['machine']['cpus']} CPUs that never wait make "
+            f"{cell([results.data['machine']['cpus'] / v for v in results.values('floor/connections=1', cpu)])} GiB/s. "
+            "What the targets beside other programs ask for: " + "; ".join(lines) +
+            ". Over 1 it can't be had by four copies, CRCs and order not counted.\n")
+
+
 def page(results):
     data = results.data
     wanting = "".join(f"- **{e['key']}: {kind}**: {e['why']}\n" for kind in ("missing", "failed") for e in data[kind])
@@ -257,7 +269,7 @@ round. Two figures whose brackets overlap do not differ.
 {chr(10) + wanting if wanting else ""}
 ## Targets
 
-{table(["figure", "target", "measured", ""], targets(results))}
+{table(["figure", "target", "measured", ""], targets(results))}{limits_text(results)}
 ## Beside the C reference
 
 `bench/floor.c` does pread, send, recv and pwrite with blocking calls and nothing else: no order, no checks.

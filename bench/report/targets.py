@@ -36,6 +36,19 @@ def over(values, target, more_is_better):
     return figure, MET if each == {True} else NOT_MET
 
 
+# (program, what the target asks of its rate)
+PEER_TARGETS = (("socat", 1.15), ("dd-nc", 3.5))
+
+
+def limits(results):
+    """program → [what the target asks for over what all CPUs together could do at the C reference's CPU
+    seconds a GiB, one a round]: over 1 is out of reach for four copies of each byte."""
+    floor = results.by_key.get("floor/connections=1", {})
+    cpus = results.data["machine"]["cpus"]
+    return {peer: [rate_min * rate(of[r]) * cpu(floor[r]) / cpus for r in sorted(of) if r in floor]
+            for peer, rate_min in PEER_TARGETS for of in [results.by_key.get(peer, {})]}
+
+
 def targets(results):
     """[(what, target, figure or "–", verdict or why there is none)]"""
     rows = []
@@ -52,7 +65,7 @@ def targets(results):
             what = f"C reference, {lanes} connection{'s' if lanes > 1 else ''}, CRC {crc}"
             add(f"{what}: rate", f"≥ {rate_min:.2f} ×", over(results.ratios(key, floor, rate), rate_min, True), key)
             add(f"{what}: CPU a GiB", f"≤ {cpu_max:.2f} ×", over(results.ratios(key, floor, cpu), cpu_max, False), key)
-    for peer, rate_min in (("socat", 1.15), ("dd-nc", 3.5)):
+    for peer, rate_min in PEER_TARGETS:
         add(f"{peer}, one connection against 4 lanes, CRC on: rate", f"≥ {rate_min:.2f} ×",
             over(results.ratios(DEFAULT, peer, rate), rate_min, True), peer)
     add("1, 8 and 64 files in memory, same total: slowest over fastest", "≥ 0.90 ×",
