@@ -8,8 +8,9 @@
 
 namespace godwit {
 
-// Those that the calling thread may run on (sched_getaffinity(2)), at least 1. On a machine with
-// more than 1024 the kernel does not tell with this set: then as many as there can be.
+// Those that the calling thread may run on (sched_getaffinity(2)), at least 1; what a cgroup's
+// quota leaves of them is not looked at. On a machine with more than 1024 the kernel does not tell
+// with this set: then as many as there can be.
 inline int ProcessorsToRunOn() {
   cpu_set_t processors;
   if (::sched_getaffinity(0, sizeof(processors), &processors) != 0) {

@@ -11,8 +11,8 @@ namespace {
 
 // Enough for a round trip at the rates that a lane reaches; more only costs cache.
 constexpr size_t kQueueBytes = 8 * kMiB;
-// What few lanes can bring out of order is not as much as an arena holds, and memory that is never
-// used still costs its first touch.
+// A device's window, in all lanes' queues: a lane that is late holds the others up only when each
+// has carried its queue several times. Memory that is never used still costs its first touch.
 constexpr size_t kWindowQueues = 4;
 constexpr size_t kChainBytes = 4 * kMiB;
 
@@ -43,9 +43,10 @@ TargetBudget PlanTarget(size_t arena_bytes, uint32_t devices, uint32_t lanes, si
     budget.receive_packets = budget.queue_packets;
   }
   const size_t for_lanes = size_t{lanes} * budget.receive_packets;
-  const size_t for_windows = std::min(buffers > for_lanes ? buffers - for_lanes : 0,
-                                      kWindowQueues * size_t{lanes} * budget.queue_packets);
-  budget.window_packets = ClampTo(for_windows / devices, kWindowPacketsMin, kWindowPacketsMax);
+  const size_t for_windows = buffers > for_lanes ? buffers - for_lanes : 0;
+  const size_t window_of_use = kWindowQueues * size_t{lanes} * budget.queue_packets;
+  budget.window_packets =
+      ClampTo(std::min(for_windows / devices, window_of_use), kWindowPacketsMin, kWindowPacketsMax);
   budget.buffers = for_lanes + size_t{devices} * budget.window_packets;
   return budget;
 }

@@ -2,10 +2,11 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,13 +29,17 @@ constexpr int kFullFdPollMs = 100;
 // The worker has lanes to look after: no more packets than that in a row, which it may find when
 // the one comes that they have waited for.
 constexpr uint32_t kHelpPacketsMax = 4;
-// A write that takes longer, a disk's perhaps, is not for the worker, and so are the next few.
+// A write that takes longer is not for the worker, and so are the next few.
 constexpr std::chrono::milliseconds kHelpTimeMax{20};
 constexpr uint32_t kLeftPackets = 64;
 
-bool IsRegularFile(int fd) {
-  struct stat info {};
-  return ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+// Where a write is a copy and waits for no disk, no network and no device.
+bool IsInMemory(int fd) {
+  struct statfs system {};
+  if (::fstatfs(fd, &system) != 0) return false;
+  // A data_fd of VFIO's is on anon_inodefs, a pipe on pipefs, a socket on sockfs.
+  return system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC ||
+         system.f_type == HUGETLBFS_MAGIC;
 }
 
 std::optional<Notifier> NotifierIfAny() {
@@ -59,7 +64,7 @@ Loader::~Loader() { Stop(); }
 
 void Loader::LetWorkerHelp() {
   // A check is the embedder's code, and may take its time.
-  helped_ = check_ == nullptr && IsRegularFile(data_fd_.get());
+  helped_ = check_ == nullptr && IsInMemory(data_fd_.get());
   if (helped_) window_.LetInserterLoad();
 }
 
@@ -77,6 +82,7 @@ void Loader::Help() {
     packet.reset();  // as in LoadAll
     window_.MarkLoaded();
     helped_packets_.fetch_add(1, std::memory_order_relaxed);
+    if (left_packets_ > 0) break;
   }
   window_.WakeLoader();
 }
@@ -89,8 +95,9 @@ bool Loader::WriteAtOnce(const Packet& packet) {
   const Clock::Duration began = Clock::Steady().Now();
   const ssize_t written =
       blocked_call_.Around([&] { return ::write(data_fd_.get(), rest.data(), rest.size()); });
-  const bool slow = NoteWrite(packet.header, began) > kHelpTimeMax;
-  next_done_bytes_ += static_cast<size_t>(std::max<ssize_t>(written, 0));
+  const auto done_bytes = static_cast<size_t>(std::max<ssize_t>(written, 0));
+  const bool slow = NoteWrite(packet.header, began, done_bytes) > kHelpTimeMax;
+  next_done_bytes_ += done_bytes;
   const bool all = next_done_bytes_ == packet.buffer.payload_bytes();
   if (slow || !all) left_packets_ = kLeftPackets;
   if (all) NoteLoaded(packet.header);
@@ -159,7 +166,7 @@ absl::Status Loader::LoadAll() {
     if (check_ != nullptr) GODWIT_RETURN_IF_ERROR(Check(check_->Feed(payload)));
     const Clock::Duration began = Clock::Steady().Now();
     GODWIT_RETURN_IF_ERROR(Write(payload));
-    NoteWrite(header, began);
+    NoteWrite(header, began, payload.size() - next_done_bytes_);
     NoteLoaded(header);
 
     packet.reset();  // the buffer must be free before the window lets another packet come
@@ -174,7 +181,7 @@ bool Loader::Continues(const PacketHeader& header) const {
 }
 
 // Returns how long it took.
-Clock::Duration Loader::NoteWrite(const PacketHeader& header, Clock::Duration began) {
+Clock::Duration Loader::NoteWrite(const PacketHeader& header, Clock::Duration began, size_t bytes) {
   const Clock::Duration now = Clock::Steady().Now();
   write_ns_.fetch_add((now - began).count(), std::memory_order_relaxed);
   if (trace_ == nullptr) return now - began;
@@ -184,7 +191,7 @@ Clock::Duration Loader::NoteWrite(const PacketHeader& header, Clock::Duration be
   span.name = "write";
   span.begin = began;
   span.end = now;
-  span.bytes = header.payload_bytes;
+  span.bytes = bytes;
   span.device = number_;
   span.index = header.index;
   trace_->OnSpan(span);

@@ -27,15 +27,15 @@ namespace godwit {
 // From RESUMING to "loaded": writes the data packets, checks length and digest against the config
 // packet, takes the device from RESUMING to STOP (where drivers validate), applies the config.
 //
-// A regular file takes bytes by a copy, and never waits for a device. With few processors to run on
-// it costs less when the thread that has just received a packet writes it, while it is in that
+// A file in memory takes bytes by a copy, and waits for nothing. With few processors to run on it
+// costs less when the thread that has just received a packet writes it, while it is in that
 // processor's cache, than when another is woken to do so: the worker then helps.
 //
 // Ownership: owns the data_fd, the check and the thread; borrows device, window and notifier.
-// Threads:   Start(), AskToStop(), Stop() and the destructor one at a time; Help() from who inserts
-//            into the window; the rest from any. While it runs nobody else calls the device's
-//            methods. Lock order: window lock → device
-//            lock; the window lock is never held across a write.
+// Threads:   Start(), AskToStop(), Stop() and the destructor one at a time, the destructor after
+//            the last Help(); Help() from who inserts into the window; the rest from any. While it
+//            runs nobody else calls the device's methods. Lock order: window lock → device lock;
+//            the window lock is never held across a write.
 // Blocking:  Stop() waits for a write or state change that is under way; AskToStop() does not.
 // Errors:    the first is final. The device is then still in RESUMING, STOP or ERROR: reset it.
 class Loader {
@@ -61,7 +61,8 @@ class Loader {
     number_ = number;
   }
 
-  // Before Start(): lets the worker help, if the stream is one that it can help with.
+  // Before Start() and the first packet: lets the worker help, if the data_fd is a file in memory
+  // and there is no check.
   void LetWorkerHelp();
   // After each packet that was put into the window: writes what can be written at once, or leaves
   // it to the loader's thread. What goes wrong is left to it as well. May run before Start().
@@ -95,7 +96,7 @@ class Loader {
   bool Continues(const PacketHeader& header) const;
   bool WriteAtOnce(const Packet& packet);
   void NoteLoaded(const PacketHeader& header);
-  Clock::Duration NoteWrite(const PacketHeader& header, Clock::Duration began);
+  Clock::Duration NoteWrite(const PacketHeader& header, Clock::Duration began, size_t bytes);
   absl::Status Finish(const Packet& config);
 
   Device& device_;
@@ -107,7 +108,7 @@ class Loader {
   TraceSink* trace_ = nullptr;
   uint32_t number_ = 0;
 
-  // Owned by who has a packet out of the window, see there; by the thread when it has none.
+  // Of who has a packet out of the window, loader or worker; its lock hands them on.
   UniqueFd data_fd_;
   uint32_t stream_crc_ = 0;
   size_t next_done_bytes_ = 0;  // of the next packet: the worker wrote them before it gave up

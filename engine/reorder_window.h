@@ -43,6 +43,7 @@ class ReorderWindow {
   bool MarkLoaded();
 
   // From now on Insert() wakes no loader: whoever inserts calls TakeData() and then WakeLoader().
+  // REQUIRES: no packet was inserted yet
   void LetInserterLoad();
   // The next packet in order for the worker, or nothing: if it is not there, if it is the config
   // packet, if the loader has one out, or once Stop() was called.

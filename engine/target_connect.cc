@@ -20,8 +20,8 @@ namespace {
 
 // How long a source's lanes may take to come.
 constexpr std::chrono::seconds kLanesTimeout{8};
-// From so many on it is taken for better that one receives while another writes. With two it is
-// not, see docs/performance.md; between them nothing was measured.
+// From so many on it is taken for better that one receives while another writes. With two that
+// share themselves with the source it is not, see docs/performance.md; nothing else was measured.
 constexpr int kProcessorsToOverlap = 4;
 
 }  // namespace
@@ -202,7 +202,10 @@ void TargetSession::Impl::MakeLoader(size_t device) {
     });
   }
   loader->SetTrace(trace_, static_cast<uint32_t>(device));
-  if (ProcessorsToRunOn() < kProcessorsToOverlap) loader->LetWorkerHelp();
+  // Opening seals is work enough for the worker.
+  if (sealing_ == Sealing::kOff && ProcessorsToRunOn() < kProcessorsToOverlap) {
+    loader->LetWorkerHelp();
+  }
   loaders_.push_back(std::move(loader));
 }
 

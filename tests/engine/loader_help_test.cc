@@ -1,4 +1,4 @@
-// Goal: of a regular file the worker writes what it can at once; the file has every byte once and
+// Goal: of a file in memory the worker writes what it can at once; the file has every byte once and
 // in order, whoever wrote it; what goes wrong is said by the loader's thread as ever; and a device
 // of any other kind is the thread's alone.
 #include <gmock/gmock.h>
@@ -161,14 +161,18 @@ TEST_F(LoaderHelpTest, AStreamWithACheckIsTheThreadsAlone) {
 TEST_F(LoaderHelpTest, OfALongRunTheWorkerWritesAFewAndTheThreadTheRest) {
   PrepareFile();
   std::vector<wire::Frame> frames;
-  for (int i = 0; i < 12; ++i)
+  for (int i = 0; i < 12; ++i) {
     frames.push_back(NextData(std::string(1, static_cast<char>('a' + i))));
-  loader_->Start();
+  }
   for (auto frame = frames.rbegin(); frame != frames.rend(); ++frame) Arrive(*frame);
-  Arrive(NextConfig());
-  EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded);
-  EXPECT_GE(loader_->helped_packets(), 4U);
-  EXPECT_EQ(Written(), "abcdefghijkl");
+  EXPECT_EQ(loader_->helped_packets(), 4U);
+  EXPECT_EQ(Written(), "abcd");
+  loader_->Start();
+  while (window_->loaded_packets() < frames.size()) std::this_thread::yield();
+  EXPECT_EQ(loader_->helped_packets(), 4U);
+  Arrive(NextData("m"));
+  EXPECT_EQ(loader_->helped_packets(), 5U);
+  EXPECT_EQ(Written(), "abcdefghijklm");
 }
 
 // A file that may not grow takes a part of the second packet, and then nothing.
@@ -197,10 +201,19 @@ TEST_F(LoaderHelpTest, TheThreadWritesOnlyWhatAPartialWriteLeft) {
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
   EXPECT_EQ(Written(), "GO");
   loader_->Start();
+  while (window_->loaded_packets() < 1) std::this_thread::yield();
+  EXPECT_EQ(Written(), "GODWIT");
+  // Such a file is left to the thread for a while.
+  for (uint32_t i = 1; i <= 64; ++i) {
+    Arrive(NextData("."));
+    while (window_->loaded_packets() < i + 1) std::this_thread::yield();
+  }
+  EXPECT_EQ(loader_->helped_packets(), 0U);
+  Arrive(NextData("!"));
+  EXPECT_EQ(loader_->helped_packets(), 1U);
   Arrive(NextConfig());
   EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded) << loader_->status();
-  EXPECT_EQ(loader_->helped_packets(), 0U);
-  EXPECT_EQ(Written(), "GODWIT");
+  EXPECT_EQ(Written(), stream_);
 }
 
 TEST_F(LoaderHelpTest, APacketThatDoesNotContinueTheStreamIsRefusedByTheThread) {

@@ -1,0 +1,173 @@
+// Goal: files in memory arrive whole whoever writes them: with few processors the target's worker,
+// with more, or when packets are sealed, the loaders; and a session that ends early leaves none of
+// them half made.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "tests/engine/session_world.h"
+
+namespace godwit {
+namespace {
+
+// On tmpfs, wherever that is; the worker helps nowhere else.
+std::filesystem::path MemoryFolder() {
+  std::string path = "/dev/shm/godwit-files-XXXXXX";
+  if (::mkdtemp(path.data()) == nullptr) return {};
+  return path;
+}
+
+// Which thread wrote how many packets.
+class WriterCounts final : public TraceSink {
+ public:
+  void OnSpan(const TraceSpan& span) override {
+    if (span.track != TraceSpan::Track::kLoader) return;
+    char name[16] = {};
+    ::pthread_getname_np(::pthread_self(), name, sizeof(name));
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++packets_[name];
+    bytes_ += span.bytes;
+  }
+  uint64_t PacketsBy(const std::string& thread) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return packets_[thread];
+  }
+  uint64_t bytes() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return bytes_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, uint64_t> packets_;
+  uint64_t bytes_ = 0;
+};
+
+class SessionFilesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = MemoryFolder();
+    if (folder_.empty()) GTEST_SKIP() << "there is no /dev/shm here to make files in memory";
+    ASSERT_EQ(::sched_getaffinity(0, sizeof(processors_), &processors_), 0);
+    for (const auto& [name, bytes] : sizes_) {
+      std::ofstream file(folder_ / (name + ".source"), std::ios::binary);
+      std::string content(bytes, '\0');
+      for (char& c : content) c = static_cast<char>(random_());
+      file.write(content.data(), static_cast<std::streamsize>(content.size()));
+      source_specs_.push_back("file:" + (folder_ / (name + ".source")).string());
+      target_specs_.push_back("file:" + (folder_ / (name + ".target")).string());
+      total_bytes_ += bytes;
+    }
+  }
+  void TearDown() override {
+    ::sched_setaffinity(0, sizeof(processors_), &processors_);
+    if (!folder_.empty()) std::filesystem::remove_all(folder_);
+  }
+
+  // For the threads that are made from now on.
+  void RunOnOneProcessor() {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    for (size_t i = 0; i < CPU_SETSIZE; ++i) {
+      if (!CPU_ISSET(i, &processors_)) continue;
+      CPU_SET(i, &one);
+      break;
+    }
+    ASSERT_EQ(::sched_setaffinity(0, sizeof(one), &one), 0);
+  }
+  std::string ContentOf(const std::string& name) const {
+    std::ifstream file(folder_ / name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+  const std::vector<std::pair<std::string, size_t>> sizes_ = {
+      {"large", 5'000'001}, {"small", 1}, {"empty", 0}, {"page", 4096}};
+  std::mt19937 random_{20261122};
+  std::filesystem::path folder_;
+  cpu_set_t processors_{};
+  std::vector<std::string> source_specs_;
+  std::vector<std::string> target_specs_;
+  uint64_t total_bytes_ = 0;
+  WriterCounts writers_;
+};
+
+TEST_F(SessionFilesTest, OnOneProcessorTheWorkerWritesAllPacketsOfData) {
+  const Watchdog watchdog("files");
+  RunOnOneProcessor();
+  Devices source_devices(source_specs_, DeviceRole::kSource);
+  Devices target_devices(target_specs_, DeviceRole::kTarget);
+  TargetOptions options = RunningTarget::DefaultOptions();
+  options.trace = &writers_;
+  RunningTarget target(target_devices.pointers(), std::move(options));
+  RecordingObserver observer;
+  SourceSession source(SourceOptionsFor(target.Port()), source_devices.pointers(), observer);
+  EXPECT_EQ(source.Run().outcome, SessionOutcome::kDone);
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
+  for (const auto& [name, bytes] : sizes_) {
+    EXPECT_EQ(ContentOf(name + ".target"), ContentOf(name + ".source")) << name;
+  }
+  EXPECT_GT(writers_.PacketsBy("godwit-worker"), 1000U);  // of 1223; long runs are the loader's
+  EXPECT_EQ(writers_.bytes(), total_bytes_);
+}
+
+TEST_F(SessionFilesTest, SealedPacketsAreTheLoaders) {
+  const Watchdog watchdog("files");
+  RunOnOneProcessor();
+  const std::string key = (folder_ / "psk").string();
+  std::ofstream(key) << std::string(64, '7');
+  std::filesystem::permissions(key, std::filesystem::perms::owner_read);
+  Devices source_devices(source_specs_, DeviceRole::kSource);
+  Devices target_devices(target_specs_, DeviceRole::kTarget);
+  TargetOptions options = RunningTarget::DefaultOptions();
+  options.trace = &writers_;
+  options.trust.psk_file = key;
+  options.trust.seal = SealMode::kOn;
+  RunningTarget target(target_devices.pointers(), std::move(options));
+  SourceOptions source_options = SourceOptionsFor(target.Port());
+  source_options.trust.psk_file = key;
+  source_options.trust.seal = SealMode::kOn;
+  RecordingObserver observer;
+  SourceSession source(std::move(source_options), source_devices.pointers(), observer);
+  EXPECT_EQ(source.Run().outcome, SessionOutcome::kDone);
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
+  EXPECT_EQ(ContentOf("large.target"), ContentOf("large.source"));
+  EXPECT_EQ(writers_.PacketsBy("godwit-worker"), 0U);
+  EXPECT_EQ(writers_.bytes(), total_bytes_);
+}
+
+TEST_F(SessionFilesTest, ACancelledSessionLeavesNoFileThatItMade) {
+  const Watchdog watchdog("files");
+  RunOnOneProcessor();
+  Devices source_devices(source_specs_, DeviceRole::kSource);
+  Devices target_devices(target_specs_, DeviceRole::kTarget);
+  RunningTarget target(target_devices.pointers());
+  RecordingObserver observer;
+  SourceSession source(SourceOptionsFor(target.Port()), source_devices.pointers(), observer);
+  std::thread canceller([&] {
+    while (target.session().progress().bytes == 0) std::this_thread::yield();
+    target.session().Cancel();
+  });
+  const SessionReport report = source.Run();
+  canceller.join();
+  if (report.outcome == SessionOutcome::kRolledBack) {
+    EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);
+    for (const auto& [name, bytes] : sizes_) {
+      EXPECT_FALSE(std::filesystem::exists(folder_ / (name + ".target"))) << name;
+    }
+    source_devices.ExpectAllIn(DeviceState::kRunning);
+  } else {  // it was faster
+    EXPECT_EQ(ContentOf("large.target"), ContentOf("large.source"));
+  }
+}
+
+}  // namespace
+}  // namespace godwit
