@@ -11,11 +11,12 @@ import re
 import statistics
 import sys
 
-OWN = "godwit"
+OWN, OWN_CODE = "godwit", "own code"
+NAMES = {"send": "source", "receive": "target"}
 # By the first of these functions that a thread has executed; the process's first thread is control.
 THREADS = (("worker", "SourceWorker::Step("), ("worker", "TargetWorker::Step("), ("loader", "Loader::LoadAll("))
-# Functions that one thread runs once each time round: how often a packet.
-ROUNDS = ("::Step()", "::WorkerBase::Sleep()")
+# What a worker does once each time round, and, in some rounds, when there is nothing to do.
+STEP, SLEEP = "::Step()", "::WorkerBase::Sleep()"
 TOP = 12
 
 
@@ -66,7 +67,7 @@ def kind(where):
                        ("libstdc++", "libstdc++"), ("ld-linux", "the loader"), ("libc.so", "libc")):
         if part in where:
             return name
-    return "own code" if where == OWN else "others"
+    return OWN_CODE if where == OWN else "others"
 
 
 def read(folder):
@@ -82,13 +83,8 @@ def read(folder):
     return sessions
 
 
-def slopes(folder):
+def slopes(sessions, packets):
     """A list of rounds: {(side, role, object, function): instructions a packet}, and the same of calls."""
-    sessions = read(folder)
-    packets = {}
-    for line in open(os.path.join(folder, "sessions.jsonl"), encoding="utf-8"):
-        one = json.loads(line)
-        packets[one["round"], one["mib"]] = one["packets"]
     small, large = min(mib for _, mib in sessions), max(mib for _, mib in sessions)
     rounds = []
     for number in sorted({number for number, _ in sessions}):
@@ -104,6 +100,40 @@ def slopes(folder):
     return rounds
 
 
+def packet_counts(folder):
+    """{(round, mib): packets}"""
+    lines = [json.loads(line) for line in open(os.path.join(folder, "sessions.jsonl"), encoding="utf-8")]
+    return {(one["round"], one["mib"]): one["packets"] for one in lines}
+
+
+def least_squares(rows, wanted):
+    """The factors of each row's columns whose sums come closest to what is wanted, by Gauss."""
+    size = len(rows[0])
+    table = [[sum(row[i] * row[j] for row in rows) for j in range(size)]
+             + [sum(row[i] * one for row, one in zip(rows, wanted))] for i in range(size)]
+    for i in range(size):
+        pivot = max(range(i, size), key=lambda k: abs(table[k][i]))
+        table[i], table[pivot] = table[pivot], table[i]
+        for k in range(size):
+            if k != i:
+                factor = table[k][i] / table[i][i]
+                table[k] = [one - factor * other for one, other in zip(table[k], table[i])]
+    return [row[size] / row[i] for i, row in enumerate(table)]
+
+
+def packets_and_rounds(sessions, packets, side):
+    """What a packet and what a round cost that side's worker in our own code, and how far the worst session is
+    from that, as a part of it: of all sessions, which have more of the one or of the other."""
+    rows, own = [], []
+    for session, threads in sessions.items():
+        costs, calls = threads[side, "worker"]
+        rows.append((1, packets[session], sum(count for function, count in calls.items() if STEP in function)))
+        own.append(sum(cost for (where, _), cost in costs.items() if kind(where) == OWN_CODE))
+    factors = least_squares(rows, own)
+    off = max(abs(sum(map(lambda a, b: a * b, row, factors)) / one - 1) for row, one in zip(rows, own))
+    return factors[1], factors[2], off
+
+
 def cell(values):
     def shown(value):
         return f"{value:,.0f}" if abs(value) >= 10 or value == 0 else f"{value:.2g}"
@@ -111,7 +141,8 @@ def cell(values):
 
 
 def main():
-    rounds = slopes(sys.argv[1])
+    sessions, packets = read(sys.argv[1]), packet_counts(sys.argv[1])
+    rounds = slopes(sessions, packets)
 
     def cost(wanted):
         return [sum(value for key, value in costs.items() if wanted(*key)) for costs, _ in rounds]
@@ -124,7 +155,7 @@ def main():
     for label, roles in (("worker", ("worker",)), ("loader", ("loader",)), ("**worker and loader**", data),
                          ("control", ("control",)), ("others", ("others",)), ("**all**", None)):
         of = [cost(lambda side, role, where, _, sides=sides: side in sides and (roles is None or role in roles)
-                   and kind(where) == "own code") for sides in (("send",), ("receive",), sides)]
+                   and kind(where) == OWN_CODE) for sides in (("send",), ("receive",), sides)]
         if any(counts(values) for values in of):
             print(f"| {label} | {' | '.join(cell(values) if counts(values) else '–' for values in of)} |")
 
@@ -135,22 +166,28 @@ def main():
         if any(counts(values) for values in of):
             print(f"| {name} | {' | '.join(cell(values) if counts(values) else '–' for values in of)} |")
 
-    print("\n| side | times a packet | a packet |\n|---|---|---:|")
+    print("\n| worker | times | a packet |\n|---|---|---:|")
     for side in sides:
-        for part in ROUNDS:
+        for what, part in (("goes round", STEP), ("has nothing to do", SLEEP)):
             values = [sum(count for (at, role, function), count in calls.items()
                           if at == side and role == "worker" and part in function) for _, calls in rounds]
-            print(f"| {side} | {part.strip(':()')} | {cell(values)} |")
+            print(f"| {NAMES[side]} | {what} | {cell(values)} |")
+
+    if len(sessions) > 3:
+        print("\n| worker, own code | a packet | a round | sessions are off by at most |\n|---|---:|---:|---:|")
+        for side in sides:
+            packet, once, off = packets_and_rounds(sessions, packets, side)
+            print(f"| {NAMES[side]} | {packet:,.0f} | {once:,.0f} | {100 * off:.1f} % |")
 
     print("\n| side | thread | function of ours | a packet |\n|---|---|---|---:|")
     ours = {(side, role, function) for costs, _ in rounds for side, role, where, function in costs
-            if kind(where) == "own code"}
+            if kind(where) == OWN_CODE}
     each = {one: [sum(value for (side, role, where, function), value in costs.items()
-                      if (side, role, function) == one and kind(where) == "own code") for costs, _ in rounds]
+                      if (side, role, function) == one and kind(where) == OWN_CODE) for costs, _ in rounds]
             for one in ours}
     for one in sorted(each, key=lambda one: -statistics.median(each[one]))[:TOP]:
         side, role, function = one
-        print(f"| {side} | {role} | `{re.sub(r'[(].*', '', function.replace('(anonymous namespace)::', ''))}` "
+        print(f"| {NAMES[side]} | {role} | `{re.sub(r'[(].*', '', function.replace('(anonymous namespace)::', ''))}` "
               f"| {cell(each[one])} |")
 
 
