@@ -6,7 +6,7 @@ from results import DEFAULT, DEVICES, LANES, cpu, median, percentile, rate
 MET, NOT_MET, UNDECIDED = "met", "**not met**", "undecided: within the spread"
 
 
-# What no run of tools/bench measures: bench/report/lab.md, and a test.
+# What no run of tools/bench measures: bench/report/lab.md, and tests.
 BY_HAND = (
     ("lab, queue pairs, against ib_send_bw at 1 MiB, 4 queue pairs, CRC off: rate", "≥ 0.95 ×",
      "0.84 × (0.82 to 0.87), by hand", NOT_MET),
@@ -17,8 +17,9 @@ BY_HAND = (
      "met with PRE_COPY, **not without**"),
     ("lab, queue pairs, the same, against QEMU multifd over TCP: rate", "shown",
      "with PRE_COPY: 1.55 × (1.50 to 1.70), without: 0.94 × (0.67 to 0.98), by hand", "shown"),
-    ("instructions a packet in our own code, queue pairs, CRC off, both sides", "< 5,000", "–",
-     "not measured: valgrind's tools hang in a session, and the machine's counters are not the guest's"),
+    ("lab, instructions a packet in our own code, queue pairs, CRC off, both sides", "< 5,000",
+     "18,174 (14,220 to 18,544), of which 3,592 are the packet's and the most are rounds of the workers, by hand",
+     NOT_MET),
     ("copies of payload in user space, over TCP and queue pairs", "0",
      "0: the tests tools.hot_path and lab.hot_path_over_verbs count", MET),
     ("allocations a packet in steady state, the same", "0", "0: these tests count", MET),
