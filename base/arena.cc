@@ -102,7 +102,8 @@ Arena::Arena(std::byte* address, size_t size_bytes, Backing backing, size_t buff
       size_bytes_(size_bytes),
       backing_(backing),
       buffer_count_(buffer_count),
-      payload_bytes_max_(payload_bytes_max) {
+      payload_bytes_max_(payload_bytes_max),
+      free_low_water_(buffer_count) {
   MutexLock lock(mutex_);
   free_payloads_.reserve(buffer_count);
   for (size_t i = buffer_count; i > 0; --i) {  // lowest address on top
@@ -122,6 +123,7 @@ Buffer Arena::TryAcquire() {
   if (free_payloads_.empty()) return Buffer();
   std::byte* const payload = free_payloads_.back();
   free_payloads_.pop_back();
+  free_low_water_ = std::min(free_low_water_, free_payloads_.size());
   return Buffer(this, payload);
 }
 
@@ -134,6 +136,11 @@ void Arena::Release(std::byte* payload) {
 size_t Arena::free_count() const {
   MutexLock lock(mutex_);
   return free_payloads_.size();
+}
+
+size_t Arena::used_high_water() const {
+  MutexLock lock(mutex_);
+  return buffer_count_ - free_low_water_;
 }
 
 const char* Arena::backing_name() const {

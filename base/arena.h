@@ -105,6 +105,7 @@ class Arena {
   size_t buffer_count() const { return buffer_count_; }
   size_t payload_bytes_max() const { return payload_bytes_max_; }
   size_t free_count() const;
+  size_t used_high_water() const;  // most buffers that were ever out at once
 
  private:
   friend class Buffer;
@@ -121,6 +122,7 @@ class Arena {
   mutable Mutex mutex_;
   // Capacity buffer_count_, reserved at construction: push_back never allocates.
   std::vector<std::byte*> free_payloads_ ABSL_GUARDED_BY(mutex_);
+  size_t free_low_water_ ABSL_GUARDED_BY(mutex_);
 };
 
 inline Buffer::~Buffer() {

@@ -67,6 +67,18 @@ TEST(ArenaTest, RefusesBeyondItsCountAndServesAgainAfterAReturn) {
   EXPECT_EQ(third.payload(), payload);
 }
 
+TEST(ArenaTest, KnowsHowManyWereEverOutAtOnce) {
+  const auto arena = MakeArena(4, 4096);
+  EXPECT_EQ(arena->used_high_water(), 0U);
+  {
+    const Buffer first = arena->TryAcquire();
+    const Buffer second = arena->TryAcquire();
+    EXPECT_EQ(arena->used_high_water(), 2U);
+  }
+  const Buffer third = arena->TryAcquire();
+  EXPECT_EQ(arena->used_high_water(), 2U);
+}
+
 TEST(ArenaTest, MovingAHandleMovesItsOwnership) {
   const auto arena = MakeArena(1, 4096);
   Buffer first = arena->TryAcquire();
