@@ -17,15 +17,32 @@
 #include <utility>
 
 #include "base/check.h"
+#include "tests/simulation/io_plan.h"
 #include "tests/simulation/libc.h"
 #include "tests/simulation/scheduler.h"
 
 namespace godwit {
+namespace simulation {
+namespace {
+
+IoPlan the_plan;
+
+std::map<int, ArenaUse>& ArenaUses() {
+  static auto* const uses = new std::map<int, ArenaUse>();
+  return *uses;
+}
+
+}  // namespace
+
+void UseIoPlan(const IoPlan& plan) { the_plan = plan; }
+
+ArenaUse ArenaUseOf(int host) { return ArenaUses()[host]; }
+
+}  // namespace simulation
+
 namespace {
 
 using simulation::Scheduler;
-
-constexpr uint64_t kLatencyNsMax = 20'000;
 
 // An operation that was submitted. `earliest`: it takes that long at least.
 struct InFlight {
@@ -48,6 +65,7 @@ struct SimulatedRing {
   std::deque<InFlight> in_flight;
   std::deque<Completion> completed;
   uint64_t numbers = 0;
+  const Arena* arena = nullptr;
 };
 
 std::map<const IoRing*, SimulatedRing>& Rings() {
@@ -90,6 +108,14 @@ std::optional<int> Try(Scheduler& scheduler, InFlight& operation) {
         moved = simulation::SendNow(sqe.fd, message, operation.done_bytes, wanted);
       }
       const bool all = (sqe.msg_flags & MSG_WAITALL) != 0;
+      // A socket's room is used up at once, and not a part of the message each time that it is
+      // asked.
+      while (simulation::the_plan.whole && moved > 0 && sqe.opcode == IORING_OP_SENDMSG) {
+        operation.done_bytes += static_cast<size_t>(moved);
+        if (operation.done_bytes == wanted) return static_cast<int>(operation.done_bytes);
+        const auto& message = *reinterpret_cast<const msghdr*>(sqe.addr);
+        moved = simulation::SendNow(sqe.fd, message, operation.done_bytes, wanted);
+      }
       if (moved < 0) {
         if (errno == EAGAIN) return std::nullopt;
         return operation.done_bytes > 0 ? static_cast<int>(operation.done_bytes) : -errno;
@@ -97,7 +123,8 @@ std::optional<int> Try(Scheduler& scheduler, InFlight& operation) {
       operation.done_bytes += static_cast<size_t>(moved);
       const bool ended = sqe.opcode == IORING_OP_RECV && moved == 0;
       // A signal or a cancellation of another may end it early.
-      const bool cut = operation.done_bytes > 0 && scheduler.random().OneIn(32);
+      const bool cut =
+          !simulation::the_plan.whole && operation.done_bytes > 0 && scheduler.random().OneIn(32);
       if (ended || !all || cut || operation.done_bytes == wanted) {
         return static_cast<int>(operation.done_bytes);
       }
@@ -158,7 +185,8 @@ void Submit(Scheduler& scheduler, SimulatedRing& ring) {
     operation.after = after;
     operation.number = ++ring.numbers;
     operation.earliest =
-        scheduler.now() + simulation::Duration(scheduler.random().Below(kLatencyNsMax));
+        scheduler.now() + simulation::Duration(scheduler.random().Below(
+                              static_cast<uint64_t>(simulation::the_plan.latency_max.count())));
     after = (sqe.flags & IOSQE_IO_HARDLINK) != 0 ? operation.number : 0;
     ring.in_flight.push_back(operation);
   }
@@ -184,10 +212,16 @@ absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(unsigned entries) {
 
 IoRing::~IoRing() {
   GODWIT_CHECK(Rings()[this].in_flight.empty());  // else the kernel would write into freed memory
+  if (const Arena* const arena = Rings()[this].arena;
+      simulation::the_plan.watch_arenas && arena != nullptr) {
+    simulation::ArenaUses()[Scheduler::Current()->host()] = {arena->buffer_count(),
+                                                             arena->used_high_water()};
+  }
   Rings().erase(this);
 }
 
-absl::Status IoRing::RegisterArena(const Arena& /*arena*/) {
+absl::Status IoRing::RegisterArena(const Arena& arena) {
+  Rings()[this].arena = &arena;
   if (Scheduler::Current()->random().OneIn(2)) return absl::UnavailableError("not this time");
   arena_registered_ = true;
   return absl::OkStatus();

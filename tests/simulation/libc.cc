@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "tests/simulation/hollow_device.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/scheduler.h"
 
@@ -178,6 +179,9 @@ short PollNow(int fd, short events) {
 
 ssize_t ReadNow(int fd, void* bytes, size_t count) {
   if (IsSimulated(fd)) return the_network->Receive(fd, bytes, count, false);
+  if (HollowStream* const stream = HollowStream::Of(fd)) {
+    return static_cast<ssize_t>(stream->Read(bytes, count));
+  }
   const DontBlock now(fd);
   return GODWIT_REAL(read)(fd, bytes, count);
 }
@@ -334,6 +338,9 @@ ssize_t read(int fd, void* bytes, size_t count) {
 ssize_t write(int fd, const void* bytes, size_t count) {
   if (Scheduler::Current() == nullptr) return GODWIT_REAL(write)(fd, bytes, count);
   Scheduler::Current()->MaybeYield();
+  if (HollowStream* const stream = HollowStream::Of(fd)) {
+    return static_cast<ssize_t>(stream->Write(bytes, count));
+  }
   const auto real = GODWIT_REAL(write);
   const bool waits = !IsNonBlocking(fd);
   // A signal may end it early.
@@ -361,6 +368,7 @@ ssize_t write(int fd, const void* bytes, size_t count) {
 int close(int fd) {
   if (Scheduler::Current() == nullptr) return GODWIT_REAL(close)(fd);
   if (IsSimulated(fd)) the_network->Close(fd);
+  HollowStream::Close(fd);
   return GODWIT_REAL(close)(fd);
 }
 

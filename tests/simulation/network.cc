@@ -9,13 +9,14 @@
 #include <cstring>
 #include <utility>
 
-#include "transport/control_channel.h"
-
 namespace godwit::simulation {
 namespace {
 
-constexpr size_t kSegmentBytesMax = 16 * 1024;
 constexpr Duration kTick{1};
+// A hollow network carries what is no longer than that, and the first bytes of what is: frames'
+// headers are among them, wherever a send stopped before.
+constexpr size_t kCarriedWholeBytes = 4096;
+constexpr size_t kCarriedBytes = 256;
 
 int Fail(int error) {
   errno = error;
@@ -108,11 +109,43 @@ int Network::Accept(int fd, int host, int (*make_fd)()) {
   return accepted;
 }
 
+void Network::MessageCount::Take(const unsigned char* data, size_t count) {
+  bytes += count;
+  for (size_t at = 0; at < count;) {
+    if (left > 0) {
+      const size_t passed = std::min<size_t>(left, count - at);
+      left -= passed;
+      at += passed;
+      continue;
+    }
+    length = length << 8 | data[at++];
+    if (++length_bytes < 4) continue;
+    ++messages;
+    left = std::exchange(length, 0);
+    length_bytes = 0;
+  }
+}
+
+// When the last of what is sent now has left, behind all that was sent before it by anybody.
+// Rounded up: a link is never faster than it is.
+Duration Network::LeaveLinkAfter(int direction, size_t bytes) {
+  const uint64_t rate = plan_.link_bytes_per_second;
+  const Duration on_the_wire((bytes * 1'000'000'000 + rate - 1) / rate);
+  link_free_[direction] = std::max(scheduler_.now(), link_free_[direction]) + on_the_wire;
+  return link_free_[direction];
+}
+
 // When what is sent now comes, behind all that was sent before it on this connection.
 Duration Network::ArrivalAfter(Connection& connection, Pipe& pipe, size_t bytes) {
   const Duration on_the_wire(bytes * 1'000'000'000 / connection.bytes_per_second);
   Duration arrives =
       std::max(scheduler_.now() + connection.latency, pipe.last_arrival) + on_the_wire + kTick;
+  // (What lanes have sent too early waits in their own sockets, and not in the control channel's
+  // way.)
+  if (plan_.link_bytes_per_second > 0 && connection.number > 0) {
+    const int direction = &pipe == &connection.pipes[0] ? 0 : 1;
+    arrives = std::max(arrives, LeaveLinkAfter(direction, bytes) + connection.latency);
+  }
   if (plan_.jitter_max.count() > 0) {
     arrives += Duration(scheduler_.random().Below(static_cast<uint64_t>(plan_.jitter_max.count())));
   }
@@ -123,11 +156,13 @@ Duration Network::ArrivalAfter(Connection& connection, Pipe& pipe, size_t bytes)
   return arrives;
 }
 
-void Network::Push(Connection& connection, Pipe& pipe, Mark mark, std::string bytes) {
+void Network::Push(Connection& connection, Pipe& pipe, Mark mark, std::string bytes,
+                   size_t hole_bytes) {
   if (connection.silent || (connection.broken && mark != Mark::kReset)) return;
-  const Duration arrives = ArrivalAfter(connection, pipe, bytes.size());
-  pipe.bytes += bytes.size();
-  pipe.segments.push_back({arrives, mark, std::move(bytes)});
+  Segment segment = {Duration(0), mark, std::move(bytes), hole_bytes};
+  segment.arrives = ArrivalAfter(connection, pipe, segment.size());
+  pipe.bytes += segment.size();
+  pipe.segments.push_back(std::move(segment));
 }
 
 // Follows a lane's framing (docs/wire-format.md: a preface, then each frame behind its length), so
@@ -203,11 +238,21 @@ ssize_t Network::Send(int fd, const void* bytes, size_t count) {
   }
   Connection& connection = *endpoint.connection;
   Pipe& pipe = connection.pipes[endpoint.side];
-  size_t taken = std::min({count, Room(endpoint), kSegmentBytesMax});
+  size_t taken = std::min({count, Room(endpoint), plan_.segment_bytes_max});
   if (taken == 0) return Fail(EAGAIN);
-  if (scheduler_.random().OneIn(4)) taken = scheduler_.random().Between(1, taken);
+  if (!plan_.hollow && scheduler_.random().OneIn(4)) taken = scheduler_.random().Between(1, taken);
   if (pipe.reader_gone) {  // a closed socket answers with a reset
     Push(connection, connection.pipes[1 - endpoint.side], Mark::kReset, {});
+    return static_cast<ssize_t>(taken);
+  }
+  if (plan_.hollow) {
+    const bool is_control = connection.number == 0;
+    if (is_control) {
+      control_[endpoint.side].Take(static_cast<const unsigned char*>(bytes), taken);
+    }
+    const size_t carried = is_control || taken <= kCarriedWholeBytes ? taken : kCarriedBytes;
+    Push(connection, pipe, Mark::kBytes, std::string(static_cast<const char*>(bytes), carried),
+         taken - carried);
     return static_cast<ssize_t>(taken);
   }
   PassThroughFaults(connection, pipe, std::string(static_cast<const char*>(bytes), taken));
@@ -223,7 +268,7 @@ void Network::Break(int number) {
   for (Pipe& pipe : connection->pipes) {
     while (!pipe.segments.empty() && pipe.segments.back().arrives > scheduler_.now() &&
            !scheduler_.random().OneIn(4)) {
-      pipe.bytes -= pipe.segments.back().bytes.size();
+      pipe.bytes -= pipe.segments.back().size();
       pipe.segments.pop_back();
     }
     Push(*connection, pipe, Mark::kReset, {});
@@ -252,14 +297,17 @@ ssize_t Network::Receive(int fd, void* bytes, size_t count, bool peek) {
       return Fail(ECONNRESET);
     }
     Pipe& pipe = endpoint.connection->pipes[1 - endpoint.side];
-    std::string& text = pipe.segments.front().bytes;
-    const size_t take = std::min(count - got, text.size());
-    std::memcpy(static_cast<char*>(bytes) + got, text.data(), take);
+    Segment& segment = pipe.segments.front();
+    const size_t take = std::min(count - got, segment.bytes.size());
+    std::memcpy(static_cast<char*>(bytes) + got, segment.bytes.data(), take);
     got += take;
     if (peek) break;
-    text.erase(0, take);
-    pipe.bytes -= take;
-    if (text.empty()) pipe.segments.pop_front();
+    segment.bytes.erase(0, take);
+    const size_t skip = std::min(count - got, segment.hole_bytes);
+    segment.hole_bytes -= skip;
+    got += skip;
+    pipe.bytes -= take + skip;
+    if (segment.size() == 0) pipe.segments.pop_front();
   }
   if (got == 0 && count > 0 && !endpoint.reads_ended) return Fail(EAGAIN);
   return static_cast<ssize_t>(got);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "tests/simulation/scheduler.h"
+#include "transport/control_channel.h"
 
 namespace godwit::simulation {
 
@@ -26,7 +27,13 @@ struct NetworkPlan {
   Duration jitter_max{0};  // of each segment; within a connection the order stays
   uint64_t bytes_per_second_min = 0;
   uint64_t bytes_per_second_max = 0;
+  // Of the link that all connections share, a direction; 0: each has only its own.
+  uint64_t link_bytes_per_second = 0;
   size_t buffer_bytes = 0;  // on the way and unread, a direction
+  size_t segment_bytes_max = size_t{16} << 10;
+  // A send on a lane takes all that there is room for, and of a long one only the first bytes are
+  // carried: of the rest, only how many they are. What reads them writes nothing for them.
+  bool hollow = false;
   struct Partition {
     Duration from{0};
     Duration to{0};
@@ -72,6 +79,11 @@ class Network {
   void KillHost(int host);
 
   Duration NextArrival() const;
+  // With `hollow` and without TLS: what the control channel has carried from that side, 0 for who
+  // connected.
+  uint64_t control_messages(int side) const { return control_[side].messages; }
+  uint64_t control_bytes(int side) const { return control_[side].bytes; }
+
   bool fault_happened() const { return fault_happened_; }
   int breaks_happened() const { return breaks_happened_; }
 
@@ -81,6 +93,9 @@ class Network {
     Duration arrives{0};
     Mark mark = Mark::kBytes;
     std::string bytes;
+    size_t hole_bytes = 0;  // behind them
+
+    size_t size() const { return bytes.size() + hole_bytes; }
   };
   // One direction of a connection.
   struct Pipe {
@@ -103,6 +118,16 @@ class Network {
     bool is_announced = false;  // as a lane that has to prove itself
     bool is_lane = false;
     bool is_control = false;
+  };
+  // Follows the control channel's framing: a preface, then each message behind its length.
+  struct MessageCount {
+    void Take(const unsigned char* data, size_t count);
+
+    uint64_t messages = 0;
+    uint64_t bytes = 0;
+    uint64_t left = kControlPrefaceBytes;  // of the preface or the message
+    uint32_t length = 0;                   // so far
+    int length_bytes = 0;
   };
   struct Endpoint {
     int host = 0;
@@ -130,7 +155,9 @@ class Network {
   Endpoint* Find(int fd);
   const Endpoint* Find(int fd) const;
   Duration ArrivalAfter(Connection& connection, Pipe& pipe, size_t bytes);
-  void Push(Connection& connection, Pipe& pipe, Mark mark, std::string bytes);
+  Duration LeaveLinkAfter(int direction, size_t bytes);
+  void Push(Connection& connection, Pipe& pipe, Mark mark, std::string bytes,
+            size_t hole_bytes = 0);
   void PassThroughFaults(Connection& connection, Pipe& pipe, std::string bytes);
   size_t Room(const Endpoint& endpoint) const;
   const Segment* Front(const Endpoint& endpoint) const;
@@ -140,6 +167,8 @@ class Network {
   const NetworkPlan plan_;
   std::map<int, Endpoint> sockets_;
   std::vector<std::weak_ptr<Connection>> connections_;  // by number
+  Duration link_free_[2] = {Duration(0), Duration(0)};  // by direction
+  MessageCount control_[2];                             // by side
   uint64_t frames_ = 0;
   uint16_t next_port_ = 40000;
   bool fault_happened_ = false;

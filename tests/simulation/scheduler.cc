@@ -18,8 +18,6 @@ namespace {
 
 constexpr size_t kStackBytes = size_t{512} << 10;
 constexpr size_t kGuardBytes = 4096;
-// What a turn takes at most: the time that code runs for.
-constexpr uint64_t kTurnNsMax = 2000;
 
 // Stacks go from fiber to fiber: mapping one anew costs more than a turn.
 std::vector<std::byte*>& FreeStacks() {
@@ -66,9 +64,10 @@ struct Scheduler::Fiber {
 
 Scheduler* Scheduler::current_ = nullptr;
 
-Scheduler::Scheduler(uint64_t seed, Duration time_limit)
+Scheduler::Scheduler(uint64_t seed, Duration time_limit, Duration turn_max)
     : random_(seed),
       time_limit_(kClockStart + time_limit),
+      turn_max_(turn_max),
       now_(kClockStart),
       main_(std::make_unique<Fiber>()) {}
 
@@ -148,7 +147,7 @@ std::string Scheduler::Run() {
       if (!JumpToNextEvent()) return Describe("nobody can go on");
       continue;
     }
-    now_ += Duration(random_.Below(kTurnNsMax));
+    now_ += Duration(random_.Below(static_cast<uint64_t>(turn_max_.count())));
     if (now_ > time_limit_) return Describe("the time limit is over");
     ++turns_;
     fingerprint_ = (fingerprint_ ^ (fiber->number << 48) ^ static_cast<uint64_t>(now_.count())) *

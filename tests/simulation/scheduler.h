@@ -19,6 +19,8 @@ using Duration = std::chrono::nanoseconds;
 inline constexpr Duration kNever = Duration::max();
 // The clock's time when a run begins: 0 means "not yet" in many a field.
 inline constexpr Duration kClockStart = std::chrono::hours(1);
+// What a turn takes, less than that: the time that code runs for.
+inline constexpr Duration kTurnMax{2000};
 
 // Runs fibers one at a time. Which of those that can go on does so next is the seed's choice, so a
 // seed is an interleaving, and the same seed is the same one again. Time passes a little with each
@@ -34,7 +36,7 @@ class Scheduler {
   // nothing will. Only times after now() count.
   using NextEvent = std::function<Duration()>;
 
-  Scheduler(uint64_t seed, Duration time_limit);
+  Scheduler(uint64_t seed, Duration time_limit, Duration turn_max = kTurnMax);
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
@@ -85,6 +87,7 @@ class Scheduler {
 
   Random random_;
   const Duration time_limit_;
+  const Duration turn_max_;
   NextEvent next_event_;
   Duration now_;
   uint64_t turns_ = 0;
