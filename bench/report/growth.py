@@ -9,6 +9,11 @@ ROUND_TRIPS_MS = (0.1, 1, 10, 50)
 LANE_BYTES = 8 << 20  # under way on a lane at most: docs/buffer-budget.md
 LANES_MAX = 64
 ARENA_BYTES = 128 << 20  # of each side, unless an embedder chooses otherwise
+# Beside what is under way, in packets of 1 MiB and their headers' pages: what the source has read ahead, and what
+# the target's TCP lanes receive into.
+BUFFER_BYTES = (1 << 20) + 4096
+READ_AHEAD_PACKETS = 12
+RECEIVES_A_LANE = 2
 
 
 def gib_a_second(gigabits):
@@ -68,7 +73,9 @@ def under_way():
             bytes_ = gigabits * 1e9 / 8 * milliseconds / 1e3
             lanes = max(1, math.ceil(bytes_ / LANE_BYTES))
             text = f"{size(bytes_)}, {lanes}"
-            cells.append(f"**{text}**" if lanes > LANES_MAX else f"*{text}*" if bytes_ > ARENA_BYTES else text)
+            beside = BUFFER_BYTES * max(READ_AHEAD_PACKETS, RECEIVES_A_LANE * lanes)
+            too_large = bytes_ + beside > ARENA_BYTES
+            cells.append(f"**{text}**" if lanes > LANES_MAX else f"*{text}*" if too_large else text)
         rows.append([f"{gigabits} Gb/s", *cells])
     return rows
 

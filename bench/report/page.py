@@ -192,7 +192,7 @@ def session_text(results):
 def growth_text(results):
     rates = [f"{g} Gb/s" for g in growth.GIGABITS]
     tcp = [[size(b) if b != PACKETS[-1] else "8 MiB less 80 B", *cells] for b, *cells in growth.cores_over_tcp(results)]
-    text = f"""Measured figures, carried on: nothing here has been run at these rates and sizes.
+    text = f"""Measured figures, carried on: nothing in this section has been run at these rates and sizes. The next one has been.
 
 Cores that TCP takes at each rate, source + target: the CPU seconds a GiB of the packet sizes above, times the
 rate. On loopback both sides' kernels copy each byte twice, and nothing is taken over by a NIC.
@@ -204,8 +204,9 @@ for each packet. At 400 Gb/s:
 {table(["payload", "CRC", "packets/s", "source: a packet, cores", "target: a packet, cores"],
        growth.cores_of_our_own(results))}
 What must be under way for a rate at a round trip, and how many lanes hold that, at 8 MiB each. The source's arena
-keeps what is not receipted, and the target's window is counted from what is loaded: so both arenas have to be as
-large, and the target's twice as large over queue pairs, since lanes get half of it at most. In italics: more than
+keeps what is not receipted, and {growth.READ_AHEAD_PACKETS} packets that are read ahead; the target's window is counted from what is loaded,
+and its TCP lanes have {growth.RECEIVES_A_LANE} packets each beside it. So both arenas have to be as large and larger by that, and the
+target's twice as large over queue pairs, since lanes get half of it at most. In italics: over TCP more than
 the {growth.ARENA_BYTES >> 20} MiB that an arena has unless an embedder chooses otherwise. In bold: out of reach, since there are no
 more than {growth.LANES_MAX} lanes.
 
@@ -260,7 +261,8 @@ def page(results):
 
 Written by `tools/bench` from its samples, every one of which is in
 [performance/results.json](performance/results.json); `tools/bench --render FILE` writes it anew from such a
-file. Do not edit it: two of its sections, with dates of their own, are `bench/report/ways.md` and `lab.md`. What is measured and how is in [measuring.md](measuring.md).
+file. Do not edit it: three of its sections, with dates of their own, are
+`bench/report/big_streams.md`, `ways.md` and `lab.md`. What is measured and how is in [measuring.md](measuring.md).
 
 {machine_text(data)}
 {busy_text(data)}
@@ -310,6 +312,9 @@ target in memory of the process's own, which the last columns count.
 ## Growth
 
 {growth_text(results)}
+## Long streams on fast links, simulated
+
+{by_hand("big_streams.md")}
 ## Ways that were tried
 
 {by_hand("ways.md")}
