@@ -42,6 +42,11 @@ bool LaneSchedule::HasRoom(const LaneState& lane, uint64_t bytes) const {
   return lane.measured || under_way < 2 || lane.in_flight_bytes + bytes <= kUnmeasuredBytesMax;
 }
 
+bool LaneSchedule::HasRoom(uint64_t bytes) const {
+  return std::any_of(lanes_.begin(), lanes_.end(),
+                     [&](const LaneState& lane) { return lane.up && HasRoom(lane, bytes); });
+}
+
 double LaneSchedule::Cost(const LaneState& lane, double unmeasured, Clock::Duration now) const {
   if (lane.trips.empty()) return lane.measured ? lane.ns_a_byte : unmeasured;
   // A lane that has come to a halt is known by what does not come back.

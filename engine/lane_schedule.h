@@ -37,6 +37,8 @@ class LaneSchedule {
   // waiting for. `ending`: it is one of the stream's last, and lanes are to end together; else a
   // lane that has long carried nothing, being slow, may get it, to be measured again.
   int Pick(uint64_t bytes, Clock::Duration now, bool ending) const;
+  // Whether there is a lane that could take such a packet, worth using or not.
+  bool HasRoom(uint64_t bytes) const;
 
   // REQUIRES: Pick() has just given that lane.
   void Sent(size_t lane, uint64_t bytes, Clock::Duration now);

@@ -251,8 +251,9 @@ class SourceWorker final : public WorkerBase {
     size_t lane = 0;  // that it was on
     Packet packet;
   };
-  FixedQueue<Again> again_;         // what dead lanes had, to be sent again
-  std::vector<NewLane> new_lanes_;  // whose places are not free yet
+  std::array<Buffer, 16> returned_;  // by a lane that is being polled: empty in between
+  FixedQueue<Again> again_;          // what dead lanes had, to be sent again
+  std::vector<NewLane> new_lanes_;   // whose places are not free yet
   LaneEvents lane_events_;
 
   Mutex orders_mutex_;

@@ -276,13 +276,12 @@ bool SourceWorker::CollectSent() {
   bool worked = false;
   for (size_t i = 0; i < lane_slots_.size(); ++i) {
     LaneSlot& slot = lane_slots_[i];
-    Buffer sent[16];
-    while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(sent))) {
+    while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(returned_))) {
       worked = true;
       for (size_t k = 0; k < count; ++k) {
         schedule_.Returned(i);
         if (trace() != nullptr) TraceReturn(i, slot.with_lane.front());
-        Packet packet{std::move(sent[k]), slot.with_lane.Pop().header};
+        Packet packet{std::move(returned_[k]), slot.with_lane.Pop().header};
         if (slot.freed_packets < slot.receipted_packets) {
           ++slot.freed_packets;  // its receipt came before its completion
         } else if (slot.up) {
@@ -305,7 +304,7 @@ void SourceWorker::NoteWaits() {
     ready |= device.config_packet.has_value() ||
              (device.reader != nullptr && device.reader->has_packet());
   }
-  const bool room = schedule_.Pick(limits_.packet_bytes, now_, ending_) >= 0;
+  const bool room = schedule_.HasRoom(limits_.packet_bytes);
   starved_.Set(room && !ready && !all_sent());
   stalled_.Set(room && ready);
 }

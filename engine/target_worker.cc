@@ -132,8 +132,7 @@ absl::StatusOr<bool> TargetWorker::Step() {
   GODWIT_RETURN_IF_ERROR(TakeNewLanes());
   for (size_t lane = 0; lane < lanes().size(); ++lane) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
   CheckLanes();
-  NotifyOfReceipts(worked);
-  return worked;
+  return NotifyOfReceipts(worked);
 }
 
 absl::Status TargetWorker::FeedLane(size_t at) {
@@ -158,19 +157,24 @@ absl::Status TargetWorker::FeedLane(size_t at) {
 }
 
 absl::StatusOr<bool> TargetWorker::ReceiveFrom(size_t lane) {
-  Buffer received[8];
-  const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received));
-  for (size_t i = 0; i < count; ++i) {
-    // Behind damage nothing is believed; the source sends it again.
-    if (!lane_slots_[lane].up) break;
-    const absl::Status accepted = Accept(lane, std::move(received[i]));
-    if (absl::IsDataLoss(accepted)) {
-      LoseLane(lane, accepted);
-    } else if (!accepted.ok()) {
-      return Annotate(accepted, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"));
-    }
+  const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received_));
+  const absl::Status accepted = AcceptAll(lane, absl::MakeSpan(received_).first(count));
+  // Behind damage nothing is believed; the source sends it again.
+  for (Buffer& buffer : absl::MakeSpan(received_).first(count)) buffer = Buffer();
+  if (absl::IsDataLoss(accepted)) {
+    LoseLane(lane, accepted);
+  } else if (!accepted.ok()) {
+    return Annotate(accepted, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"));
   }
   return count > 0;
+}
+
+absl::Status TargetWorker::AcceptAll(size_t lane, absl::Span<Buffer> received) {
+  for (Buffer& buffer : received) {
+    if (!lane_slots_[lane].up) break;
+    GODWIT_RETURN_IF_ERROR(Accept(lane, std::move(buffer)));
+  }
+  return absl::OkStatus();
 }
 
 // The order of checks is docs/wire-format.md's. Nothing changes before the last has passed.
@@ -239,12 +243,19 @@ bool TargetWorker::StreamsComplete() const {
                      [](const Loader* loader) { return loader->window().complete(); });
 }
 
-// A receipt for every few packets while they stream in, and at once when they stop.
-void TargetWorker::NotifyOfReceipts(bool worked) {
+// A receipt for every few packets while they stream in, and at once when they stop: which only a
+// second look shows, since a lane may have had no receive under way in the first. Returns whether
+// to look again before a sleep.
+bool TargetWorker::NotifyOfReceipts(bool worked) {
+  if (worked) looked_again_ = false;
   const uint64_t unannounced = received_packets_ - announced_packets_;
-  if (unannounced == 0 || (worked && unannounced < packets_a_receipt_)) return;
+  if (unannounced == 0) return worked;
+  if (unannounced < packets_a_receipt_ && (worked || !std::exchange(looked_again_, true))) {
+    return true;
+  }
   announced_packets_ = received_packets_;
   events().Notify();
+  return worked;
 }
 
 }  // namespace godwit

@@ -2,6 +2,7 @@
 #ifndef GODWIT_ENGINE_TARGET_WORKER_H_
 #define GODWIT_ENGINE_TARGET_WORKER_H_
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -78,20 +79,23 @@ class TargetWorker final : public WorkerBase {
   void LoseLane(size_t lane, absl::Status why);
   absl::Status FeedLane(size_t at);
   absl::StatusOr<bool> ReceiveFrom(size_t lane);
+  absl::Status AcceptAll(size_t lane, absl::Span<Buffer> received);
   absl::Status Accept(size_t lane, Buffer buffer);
   absl::StatusOr<PacketHeader> OpenAndDecode(size_t lane, const Buffer& buffer);
   void TraceArrival(size_t lane, const PacketHeader& header);
   void CheckLanes();
   bool StreamsComplete() const;
-  void NotifyOfReceipts(bool worked);
+  bool NotifyOfReceipts(bool worked);
 
   const Limits limits_;
   const std::vector<Loader*> loaders_;
   std::vector<LaneSlot> lane_slots_;
   std::vector<NewLane> taken_lanes_;  // whose places are not free yet
+  std::array<Buffer, 8> received_;    // from a lane that is being polled: empty in between
   uint64_t received_packets_ = 0;     // on all lanes
   const uint64_t packets_a_receipt_;
   uint64_t announced_packets_ = 0;  // at the last events().Notify()
+  bool looked_again_ = false;       // since the last packet
   std::vector<LaneCounters> lane_counters_;
   LaneEvents lane_events_;
 
