@@ -54,9 +54,10 @@ class PingTest : public testing::Test {
   std::future<absl::StatusOr<PingReport>> BeginLongPing() {
     PingOptions options = PingOf(target_.Port());
     options.time = kPingTimeMax;
-    while (true) {
+    for (int tried = 1;; ++tried) {
       auto ping = std::async(std::launch::async, [options] { return Ping(options); });
-      // It may be the one that is told so, if the other came first.
+      // It may be the one that is told so, if the other came first: so it gets a start, which grows.
+      ping.wait_for(std::chrono::milliseconds(20) * tried);
       while (ping.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
         const absl::Status other = Ping(PingOf(target_.Port())).status();
         if (absl::IsAborted(other) &&
