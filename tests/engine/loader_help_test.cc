@@ -128,7 +128,6 @@ TEST_F(LoaderHelpTest, TheConfigPacketWakesTheThreadWhicheverPacketComesLast) {
   Arrive(second);
   Arrive(first);
   EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded);
-  EXPECT_EQ(loader_->helped_packets(), 2U);
   EXPECT_EQ(Written(), "GODWIT");
 }
 
@@ -170,9 +169,7 @@ TEST_F(LoaderHelpTest, OfALongRunTheWorkerWritesAFewAndTheThreadTheRest) {
   loader_->Start();
   while (window_->loaded_packets() < frames.size()) std::this_thread::yield();
   EXPECT_EQ(loader_->helped_packets(), 4U);
-  Arrive(NextData("m"));
-  EXPECT_EQ(loader_->helped_packets(), 5U);
-  EXPECT_EQ(Written(), "abcdefghijklm");
+  EXPECT_EQ(Written(), "abcdefghijkl");
 }
 
 // A file that may not grow takes a part of the second packet, and then nothing.
@@ -209,7 +206,11 @@ TEST_F(LoaderHelpTest, TheThreadWritesOnlyWhatAPartialWriteLeft) {
     while (window_->loaded_packets() < i + 1) std::this_thread::yield();
   }
   EXPECT_EQ(loader_->helped_packets(), 0U);
-  Arrive(NextData("!"));
+  // The thread, too, may find the next one before it sleeps.
+  for (uint32_t i = 65; i < 1000 && loader_->helped_packets() == 0; ++i) {
+    Arrive(NextData("!"));
+    while (window_->loaded_packets() < i + 1) std::this_thread::yield();
+  }
   EXPECT_EQ(loader_->helped_packets(), 1U);
   Arrive(NextConfig());
   EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded) << loader_->status();

@@ -56,7 +56,8 @@ class PingTest : public testing::Test {
     options.time = kPingTimeMax;
     for (int tried = 1;; ++tried) {
       auto ping = std::async(std::launch::async, [options] { return Ping(options); });
-      // It may be the one that is told so, if the other came first: so it gets a start, which grows.
+      // It may be the one that is told so, if the other came first: so it gets a start, which
+      // grows.
       ping.wait_for(std::chrono::milliseconds(20) * tried);
       while (ping.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
         const absl::Status other = Ping(PingOf(target_.Port())).status();
