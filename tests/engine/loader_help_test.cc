@@ -160,10 +160,12 @@ TEST_F(LoaderHelpTest, AStreamWithACheckIsTheThreadsAlone) {
 TEST_F(LoaderHelpTest, OfALongRunTheWorkerWritesAFewAndTheThreadTheRest) {
   PrepareFile();
   std::vector<wire::Frame> frames;
+  frames.reserve(12);
   for (int i = 0; i < 12; ++i) {
     frames.push_back(NextData(std::string(1, static_cast<char>('a' + i))));
   }
-  for (auto frame = frames.rbegin(); frame != frames.rend(); ++frame) Arrive(*frame);
+  std::reverse(frames.begin(), frames.end());
+  for (const wire::Frame& frame : frames) Arrive(frame);
   EXPECT_EQ(loader_->helped_packets(), 4U);
   EXPECT_EQ(Written(), "abcd");
   loader_->Start();
