@@ -246,7 +246,8 @@ class SourceWorker final : public WorkerBase {
   LaneSchedule schedule_;
   Clock::Duration now_{0};  // as last looked
   size_t next_device_ = 0;
-  bool ending_ = false;  // packets get smaller, so that lanes end together
+  bool lanes_wanted_ = false;  // a packet waits for a lane
+  bool ending_ = false;        // packets get smaller, so that lanes end together
   struct Again {
     size_t lane = 0;  // that it was on
     Packet packet;

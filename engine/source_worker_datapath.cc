@@ -178,10 +178,14 @@ absl::StatusOr<Packet> SourceWorker::Take(const Next& next) {
 
 absl::StatusOr<bool> SourceWorker::SendPackets() {
   bool worked = false;
+  lanes_wanted_ = false;
   while (const std::optional<Next> next = FindNext()) {
     now_ = Clock::Steady().Now();  // a seal takes its time
     const int lane = schedule_.Pick(next->payload_bytes, now_, ending_);
-    if (lane < 0) break;
+    if (lane < 0) {
+      lanes_wanted_ = true;
+      break;
+    }
     GODWIT_ASSIGN_OR_RETURN(Packet packet, Take(*next));
     const auto at = static_cast<size_t>(lane);
     LaneSlot& slot = lane_slots_[at];
@@ -296,15 +300,15 @@ bool SourceWorker::CollectSent() {
   return worked;
 }
 
-// After SendPackets(): either no lane has room that is worth using, or what there is may not be
-// sent, or there is nothing.
+// After SendPackets(): either no lane has room that is worth using, which is waiting for lanes and
+// not counted here, or what there is may not be sent, or there is nothing.
 void SourceWorker::NoteWaits() {
   bool ready = !again_.empty();
   for (const DeviceSlot& device : devices_) {
     ready |= device.config_packet.has_value() ||
              (device.reader != nullptr && device.reader->has_packet());
   }
-  const bool room = schedule_.HasRoom(limits_.packet_bytes);
+  const bool room = !lanes_wanted_ && schedule_.HasRoom(limits_.packet_bytes);
   starved_.Set(room && !ready && !all_sent());
   stalled_.Set(room && ready);
 }
