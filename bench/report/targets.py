@@ -20,7 +20,7 @@ BY_HAND = (
     ("lab, queue pairs, the same, against QEMU multifd over TCP: rate", "shown",
      "with PRE_COPY: 1.55 × (1.50 to 1.70), without: 0.94 × (0.67 to 0.98), by hand", "shown"),
     ("lab, instructions a packet in our own code, queue pairs, CRC off, both sides", "< 5,000",
-     "18,174 (14,220 to 18,544), before `7fd5bf4`; about 4,000 of them are the packet itself, most are rounds of the workers; by hand",
+     "14,122 (13,240 to 17,104), about 3,700 of them for the packet itself, most for rounds of the workers, by hand",
      NOT_MET),
     ("copies of payload in user space, over TCP and queue pairs", "0",
      "0: the tests tools.hot_path and lab.hot_path_over_verbs count", MET),
