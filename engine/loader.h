@@ -122,8 +122,9 @@ class Loader {
   std::atomic<bool> stopped_{false};    // ends a wait for a full fd; relaxed, joined after
   const std::optional<Notifier> stop_;  // the same, at once; none where there was no fd for it
   BlockedCall blocked_call_;
-  std::atomic<uint64_t> loaded_bytes_{0};    // a statistic: relaxed
-  std::atomic<int64_t> write_ns_{0};         // the same
+  // Relaxed: for who writes, the window's lock orders it; for others it is a statistic.
+  std::atomic<uint64_t> loaded_bytes_{0};
+  std::atomic<int64_t> write_ns_{0};         // a statistic: relaxed
   std::atomic<uint64_t> helped_packets_{0};  // the same
   // Release by the loader, acquire by phase(): makes status_ and stream_crc_ readable.
   std::atomic<Phase> phase_{Phase::kLoading};
