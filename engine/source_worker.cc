@@ -212,6 +212,7 @@ void SourceWorker::LoseLane(size_t lane, absl::Status why) {
   LaneSlot& slot = lane_slots_[lane];
   if (!slot.up) return;
   slot.up = false;
+  look_again_ = true;
   schedule_.Down(lane);
   CloseLane(lane);
   while (!slot.unreceipted.empty()) {

@@ -106,9 +106,11 @@ class SourceWorker final : public WorkerBase {
   // number; call Wake() after a batch. A lane's is a LaneCount().
   void PutLaneReceipt(size_t lane, uint64_t receipt) {
     lane_receipts_[lane].store(receipt, std::memory_order_relaxed);
+    receipts_wait_.store(true, std::memory_order_release);
   }
   void PutLoaded(size_t device, uint32_t packets) {
     device_loaded_[device].store(packets, std::memory_order_relaxed);
+    receipts_wait_.store(true, std::memory_order_release);
   }
 
   // Lanes have had room and nothing was ready (starved), or nothing that may be sent (stalled): in
@@ -213,14 +215,14 @@ class SourceWorker final : public WorkerBase {
   void Order(size_t device, const std::function<void(Orders&)>& put);
   void TakeOrders();
   absl::Status TakeReceipts();
-  absl::StatusOr<bool> PumpReaders();
-  bool PumpReader(size_t device);
+  absl::Status PumpReaders();
+  void PumpReader(size_t device);
   size_t NextPacketBytes() const;
   void TimeTrip(size_t device);
   void NoteHeld();
-  absl::StatusOr<bool> SendPackets();
+  absl::Status SendPackets();
   absl::Status GiveBurst(size_t lane);
-  bool CollectSent();
+  void CollectSent();
   void NoteWaits();
   void NoteReceiptDue(size_t lane, bool progress);
   void CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes);
@@ -247,6 +249,7 @@ class SourceWorker final : public WorkerBase {
   Clock::Duration now_{0};  // as last looked
   size_t next_device_ = 0;
   bool lanes_wanted_ = false;  // a packet waits for a lane
+  bool look_again_ = false;    // another round has something to do
   bool ending_ = false;        // packets get smaller, so that lanes end together
   struct Again {
     size_t lane = 0;  // that it was on
@@ -272,6 +275,7 @@ class SourceWorker final : public WorkerBase {
   // old value only delays.
   std::vector<std::atomic<uint64_t>> lane_receipts_;
   std::vector<std::atomic<uint32_t>> device_loaded_;
+  std::atomic<bool> receipts_wait_{false};  // release covers the two before it, acquire to see them
   // Written by the worker.
   std::vector<DeviceCounters> device_counters_;
   std::vector<LaneCounters> lane_counters_;

@@ -17,18 +17,20 @@ absl::StatusOr<bool> SourceWorker::Step() {
   now_ = Clock::Steady().Now();
   CloseStreams();
   TakeOrders();
+  // What comes back first, then what it makes room for: one round does all there is.
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
+  CollectSent();
   if (!new_lanes_.empty()) BringUpLanes();
-  GODWIT_ASSIGN_OR_RETURN(bool worked, PumpReaders());
-  GODWIT_ASSIGN_OR_RETURN(const bool sent, SendPackets());
-  worked |= sent;
-  worked |= CollectSent();
+  GODWIT_RETURN_IF_ERROR(SendPackets());
   NoteWaits();
+  GODWIT_RETURN_IF_ERROR(PumpReaders());
   CheckLanes();
-  return worked;
+  return std::exchange(look_again_, false);
 }
 
 absl::Status SourceWorker::TakeReceipts() {
+  if (!receipts_wait_.load(std::memory_order_relaxed)) return absl::OkStatus();
+  (void)receipts_wait_.exchange(false, std::memory_order_acquire);
   for (size_t i = 0; i < lane_slots_.size(); ++i) {
     LaneSlot& slot = lane_slots_[i];
     const uint64_t receipt = lane_receipts_[i].load(std::memory_order_relaxed);
@@ -62,25 +64,24 @@ absl::Status SourceWorker::TakeReceipts() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> SourceWorker::PumpReaders() {
-  bool worked = false;
+absl::Status SourceWorker::PumpReaders() {
   for (size_t i = 0; i < devices_.size(); ++i) {
     DeviceSlot& device = devices_[i];
     if (device.reader == nullptr) continue;
     if (!device.reader->status().ok()) return device.reader->status();
-    worked |= PumpReader(i);
+    PumpReader(i);
     if (device.config_made || !device.config.has_value() || !device.reader->finished()) continue;
     Buffer buffer = arena().TryAcquire();
     if (!buffer) continue;  // a receipt will free one
     device.config_packet = device.reader->MakeConfigPacket(*device.config, std::move(buffer));
     device.config_made = true;
-    worked = true;
+    look_again_ = true;
   }
   NoteHeld();
-  return worked;
+  return absl::OkStatus();
 }
 
-bool SourceWorker::PumpReader(size_t device) {
+void SourceWorker::PumpReader(size_t device) {
   DeviceSlot& slot = devices_[device];
   StateReader& reader = *slot.reader;
   DeviceCounters& counters = device_counters_[device];
@@ -94,11 +95,10 @@ bool SourceWorker::PumpReader(size_t device) {
   }
   if (dry != slot.was_dry) counters.dry.store(dry, std::memory_order_relaxed);
   slot.was_dry = dry;
-  if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return false;
+  if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return;
   const size_t packet_bytes = reader.idle() ? NextPacketBytes() : 0;
-  if (packet_bytes == 0 || !reader.Pump(packet_bytes)) return false;
+  if (packet_bytes == 0 || !reader.Pump(packet_bytes)) return;
   ending_ = packet_bytes < limits_.packet_bytes;
-  return true;
 }
 
 // Where the devices have said how long their streams will be. A stream that has more than it said
@@ -176,8 +176,7 @@ absl::StatusOr<Packet> SourceWorker::Take(const Next& next) {
   return *std::exchange(device.config_packet, std::nullopt);
 }
 
-absl::StatusOr<bool> SourceWorker::SendPackets() {
-  bool worked = false;
+absl::Status SourceWorker::SendPackets() {
   lanes_wanted_ = false;
   while (const std::optional<Next> next = FindNext()) {
     now_ = Clock::Steady().Now();  // a seal takes its time
@@ -206,17 +205,17 @@ absl::StatusOr<bool> SourceWorker::SendPackets() {
     slot.burst_headers[slot.burst_packets] = packet.header;
     ++slot.burst_packets;
     if (at_once || slot.burst_packets == kBurstPacketsMax) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
-    worked = true;
   }
-  for (size_t at = 0; at < lane_slots_.size(); ++at) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
-  return worked;
+  for (size_t at = 0; at < lane_slots_.size(); ++at) {
+    if (lane_slots_[at].burst_packets > 0) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
+  }
+  return absl::OkStatus();
 }
 
 // To its lane, which has room for it. Outside SendPackets() there is none.
 absl::Status SourceWorker::GiveBurst(size_t lane) {
   LaneSlot& slot = lane_slots_[lane];
   const size_t packets = std::exchange(slot.burst_packets, 0);
-  if (packets == 0) return absl::OkStatus();
   const size_t taken = lanes()[lane]->Send(absl::MakeSpan(slot.burst).first(packets));
   for (size_t i = 0; i < taken; ++i) slot.with_lane.Push({now_, slot.burst_headers[i]});
   NoteReceiptDue(lane, /*progress=*/false);
@@ -276,12 +275,11 @@ absl::StatusOr<Packet> SourceWorker::TakeAgain() {
   return std::move(packet);
 }
 
-bool SourceWorker::CollectSent() {
-  bool worked = false;
+void SourceWorker::CollectSent() {
   for (size_t i = 0; i < lane_slots_.size(); ++i) {
+    if (Asleep(i)) continue;
     LaneSlot& slot = lane_slots_[i];
     while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(returned_))) {
-      worked = true;
       for (size_t k = 0; k < count; ++k) {
         schedule_.Returned(i);
         if (trace() != nullptr) TraceReturn(i, slot.with_lane.front());
@@ -297,7 +295,6 @@ bool SourceWorker::CollectSent() {
       }
     }
   }
-  return worked;
 }
 
 // After SendPackets(): either no lane has room that is worth using, which is waiting for lanes and
@@ -328,6 +325,7 @@ void SourceWorker::TraceReturn(size_t lane, const Sent& sent) {
 
 void SourceWorker::CheckLanes() {
   for (size_t i = 0; i < lanes().size(); ++i) {
+    if (Asleep(i)) continue;
     if (!lanes()[i]->status().ok()) {
       LoseLane(i, lanes()[i]->status());
     } else if (lanes()[i]->peer_closed()) {
@@ -346,6 +344,7 @@ void SourceWorker::NoteCompletion() {
                                          std::memory_order_relaxed);
   }
   all_sent_.store(true, std::memory_order_release);
+  look_again_ = true;  // for CloseStreams()
 }
 
 // In the round after the last packet's, so that it is on its way while drivers clean up. There are

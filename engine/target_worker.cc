@@ -3,7 +3,6 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "base/clock.h"
@@ -13,13 +12,6 @@
 #include "transport/tcp/tcp_lane.h"
 
 namespace godwit {
-namespace {
-
-// Posted to a lane in one call: one doorbell of a NIC, and one system call of soft-RoCE.
-constexpr size_t kReceivesAtOnceMax = 16;
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(std::vector<Loader*> loaders,
                                                                  const Limits& limits, Arena& arena,
                                                                  const Notifier& events) {
@@ -47,6 +39,7 @@ absl::Status TargetWorker::SetUp() {
 }
 
 void TargetWorker::TearDown() {
+  for (Buffer& buffer : to_post_) buffer = Buffer();  // after an error
   // Queue pairs that were made too late: their device goes next.
   taken_lanes_.clear();
   MutexLock lock(new_lanes_mutex_);
@@ -57,6 +50,7 @@ void TargetWorker::RemakeLane(NewLane made) {
   {
     MutexLock lock(new_lanes_mutex_);
     new_lanes_.push_back(std::move(made));
+    lane_orders_wait_.store(true, std::memory_order_relaxed);
   }
   Wake();
 }
@@ -65,14 +59,16 @@ void TargetWorker::DropLane(size_t lane, uint16_t generation, absl::Status why) 
   {
     MutexLock lock(new_lanes_mutex_);
     dropped_.push_back({static_cast<uint32_t>(lane), generation, /*up=*/false, std::move(why)});
+    lane_orders_wait_.store(true, std::memory_order_relaxed);
   }
   Wake();
 }
 
 // A lane that is made again takes the old one's place, and its buffers, when those are free.
 absl::Status TargetWorker::TakeNewLanes() {
-  {
+  if (lane_orders_wait_.load(std::memory_order_relaxed)) {
     MutexLock lock(new_lanes_mutex_);
+    lane_orders_wait_.store(false, std::memory_order_relaxed);
     for (NewLane& made : new_lanes_) taken_lanes_.push_back(std::move(made));
     new_lanes_.clear();
     for (const LaneChange& drop : dropped_) {
@@ -124,30 +120,37 @@ void TargetWorker::LoseLane(size_t lane, absl::Status why) {
 
 // HOT PATH from here to Accept.
 absl::StatusOr<bool> TargetWorker::Step() {
-  bool worked = false;
+  bool more = false;
+  bool received_over_tcp = false;
   for (size_t lane = 0; lane < lanes().size(); ++lane) {
-    GODWIT_ASSIGN_OR_RETURN(const bool received, ReceiveFrom(lane));
-    worked |= received;
+    if (Asleep(lane)) continue;
+    GODWIT_ASSIGN_OR_RETURN(const size_t received, ReceiveFrom(lane));
+    more |= received == received_.size();
+    received_over_tcp |= received > 0 && !HasWatch(lane);
   }
   GODWIT_RETURN_IF_ERROR(TakeNewLanes());
-  for (size_t lane = 0; lane < lanes().size(); ++lane) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
+  for (size_t lane = 0; lane < lanes().size(); ++lane) {
+    if (!Asleep(lane)) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
+  }
   CheckLanes();
-  return NotifyOfReceipts(worked);
+  if (received_packets_ - announced_packets_ >= packets_a_receipt_) NotifyOfReceipts();
+  return more || LooksAgain(received_over_tcp);
 }
 
 absl::Status TargetWorker::FeedLane(size_t at) {
   Lane& lane = *lanes()[at];
   while (lane.status().ok() && lane.receives_wanted() > 0) {
-    Buffer buffers[kReceivesAtOnceMax];
-    const size_t wanted = std::min(lane.receives_wanted(), std::size(buffers));
+    const size_t wanted = std::min(lane.receives_wanted(), to_post_.size());
     for (size_t i = 0; i < wanted; ++i) {
-      buffers[i] = arena().TryAcquire();
-      if (!buffers[i]) {
+      to_post_[i] = arena().TryAcquire();
+      if (!to_post_[i]) {
         // PlanTarget() made the arena large enough for every window and lane to be full.
         return absl::InternalError("the target's arena is empty, which its budget rules out");
       }
     }
-    if (lane.PostReceives(absl::MakeSpan(buffers).first(wanted)) < wanted) break;
+    const size_t posted = lane.PostReceives(absl::MakeSpan(to_post_).first(wanted));
+    for (size_t i = posted; i < wanted; ++i) to_post_[i] = Buffer();
+    if (posted < wanted) break;
   }
   // Only now, with a receive posted for each, may the source hear of them.
   const LaneSlot& slot = lane_slots_[at];
@@ -156,7 +159,7 @@ absl::Status TargetWorker::FeedLane(size_t at) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> TargetWorker::ReceiveFrom(size_t lane) {
+absl::StatusOr<size_t> TargetWorker::ReceiveFrom(size_t lane) {
   const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received_));
   const absl::Status accepted = AcceptAll(lane, absl::MakeSpan(received_).first(count));
   // Behind damage nothing is believed; the source sends it again.
@@ -166,7 +169,7 @@ absl::StatusOr<bool> TargetWorker::ReceiveFrom(size_t lane) {
   } else if (!accepted.ok()) {
     return Annotate(accepted, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"));
   }
-  return count > 0;
+  return count;
 }
 
 absl::Status TargetWorker::AcceptAll(size_t lane, absl::Span<Buffer> received) {
@@ -226,8 +229,8 @@ void TargetWorker::TraceArrival(size_t lane, const PacketHeader& header) {
 
 void TargetWorker::CheckLanes() {
   for (size_t i = 0; i < lanes().size(); ++i) {
+    if (Asleep(i) || !lane_slots_[i].up) continue;
     const Lane& lane = *lanes()[i];
-    if (!lane_slots_[i].up) continue;
     if (!lane.status().ok()) {
       LoseLane(i, lane.status());
     } else if (lane.peer_closed() && !StreamsComplete()) {
@@ -243,19 +246,24 @@ bool TargetWorker::StreamsComplete() const {
                      [](const Loader* loader) { return loader->window().complete(); });
 }
 
-// A receipt for every few packets while they stream in, and at once when they stop: which only a
-// second look shows, since a lane may have had no receive under way in the first. Returns whether
-// to look again before a sleep.
-bool TargetWorker::NotifyOfReceipts(bool worked) {
-  if (worked) looked_again_ = false;
-  const uint64_t unannounced = received_packets_ - announced_packets_;
-  if (unannounced == 0) return worked;
-  if (unannounced < packets_a_receipt_ && (worked || !std::exchange(looked_again_, true))) {
+// A receipt for every few packets while they stream in, and at once when they stop. With queue pairs the
+// look before a sleep shows that; a TCP lane may have had no receive under way in the first look at
+// which nothing comes, and is looked at twice.
+bool TargetWorker::LooksAgain(bool received_over_tcp) {
+  if (received_over_tcp) {
+    looked_again_ = false;
     return true;
   }
+  return received_packets_ > announced_packets_ && !std::exchange(looked_again_, true);
+}
+
+void TargetWorker::OnIdle() {
+  if (received_packets_ > announced_packets_) NotifyOfReceipts();
+}
+
+void TargetWorker::NotifyOfReceipts() {
   announced_packets_ = received_packets_;
   events().Notify();
-  return worked;
 }
 
 }  // namespace godwit

@@ -77,28 +77,35 @@ class TargetWorker final : public WorkerBase {
 
   absl::Status TakeNewLanes();
   void LoseLane(size_t lane, absl::Status why);
+  void OnIdle() override;
   absl::Status FeedLane(size_t at);
-  absl::StatusOr<bool> ReceiveFrom(size_t lane);
+  absl::StatusOr<size_t> ReceiveFrom(size_t lane);
   absl::Status AcceptAll(size_t lane, absl::Span<Buffer> received);
   absl::Status Accept(size_t lane, Buffer buffer);
   absl::StatusOr<PacketHeader> OpenAndDecode(size_t lane, const Buffer& buffer);
   void TraceArrival(size_t lane, const PacketHeader& header);
   void CheckLanes();
   bool StreamsComplete() const;
-  bool NotifyOfReceipts(bool worked);
+  void NotifyOfReceipts();
+  bool LooksAgain(bool received_over_tcp);
 
   const Limits limits_;
   const std::vector<Loader*> loaders_;
   std::vector<LaneSlot> lane_slots_;
   std::vector<NewLane> taken_lanes_;  // whose places are not free yet
   std::array<Buffer, 8> received_;    // from a lane that is being polled: empty in between
+  // Posted to a lane in one call: one doorbell of a NIC, and one system call of soft-RoCE. Empty in
+  // between.
+  std::array<Buffer, 16> to_post_;
   uint64_t received_packets_ = 0;     // on all lanes
   const uint64_t packets_a_receipt_;
   uint64_t announced_packets_ = 0;  // at the last events().Notify()
-  bool looked_again_ = false;       // since the last packet
+  bool looked_again_ = true;        // since the last packet over TCP
   std::vector<LaneCounters> lane_counters_;
   LaneEvents lane_events_;
 
+  // Relaxed, a hint: the mutex orders what it is about.
+  std::atomic<bool> lane_orders_wait_{false};
   Mutex new_lanes_mutex_;
   std::vector<NewLane> new_lanes_ ABSL_GUARDED_BY(new_lanes_mutex_);
   std::vector<LaneChange> dropped_ ABSL_GUARDED_BY(new_lanes_mutex_);

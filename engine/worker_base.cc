@@ -104,6 +104,7 @@ void WorkerBase::Loop() {
       idle_since_ = Clock::Duration(0);
       ring_->Wait(std::chrono::nanoseconds::zero());
     } else if (Spins()) {
+      OnIdle();
       ring_->Wait(std::chrono::nanoseconds::zero());
     } else {
       Sleep();
@@ -121,20 +122,27 @@ bool WorkerBase::Spins() {
   return now - idle_since_ < time;
 }
 
-// Returns whether any lane was armed. One that has failed is not worth waking up for.
+// Returns whether any lane has been armed only now, and needs another look. One that has failed is not
+// worth waking up for.
 bool WorkerBase::ArmLanes() {
   bool any = false;
   for (size_t i = 0; i < lanes_.size(); ++i) {
-    if (lane_watches_[i] == nullptr) continue;
+    if (!HasWatch(i)) continue;
     if (!lanes_[i]->status().ok()) {
       lane_watches_[i]->Cancel();
-      continue;
+    } else if (!Asleep(i)) {
+      lanes_[i]->ArmWakeup();
+      any = true;
     }
-    lanes_[i]->ArmWakeup();
-    lane_watches_[i]->Arm();
-    any = true;
   }
   return any;
+}
+
+// After that look: from here on they are asleep.
+void WorkerBase::WatchLanes() {
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    if (HasWatch(i) && lanes_[i]->status().ok()) lane_watches_[i]->Arm();
+  }
 }
 
 void WorkerBase::Sleep() {
@@ -151,7 +159,9 @@ void WorkerBase::Sleep() {
       ring_->Wait(std::chrono::nanoseconds::zero());
       return;
     }
+    WatchLanes();
   }
+  OnIdle();
   // A lane that goes down gives its buffers back by being polled.
   bool going_down = false;
   for (size_t i = 0; i < lanes_.size(); ++i) {

@@ -65,9 +65,12 @@ class WorkerBase {
       : arena_(arena), inbox_(std::move(inbox)), events_(events) {}
 
   virtual absl::Status SetUp() = 0;
-  // One round: does what can be done without waiting; returns whether anything was done. An error
-  // ends the work.
+  // One round: does what can be done without waiting; returns whether another may find more, although
+  // nothing has woken us up for it. A lane with an fd of its own is looked at once more before a
+  // sleep in any case. An error ends the work.
   virtual absl::StatusOr<bool> Step() = 0;
+  // The last round has found nothing more to do: before a sleep, or while spinning.
+  virtual void OnIdle() {}
   // Begins to let go of what Step() started; called once. Then Idle() is polled until it is true.
   virtual void BeginTearDown() = 0;
   virtual bool Idle() = 0;
@@ -80,6 +83,11 @@ class WorkerBase {
   void CloseLane(size_t at);
   // Puts `lane` in its place. REQUIRES: LaneGone(at)
   void ReplaceLane(size_t at, std::unique_ptr<Lane> lane);
+
+  // The lane has an fd of its own that wakes us up.
+  bool HasWatch(size_t at) const { return lane_watches_[at] != nullptr; }
+  // And nothing has come since it was last looked at, or that would have.
+  bool Asleep(size_t at) const { return HasWatch(at) && lane_watches_[at]->armed(); }
 
   // What the packets on that lane are sealed with; null: nothing. Both sides have the same kind of
   // lane there.
@@ -104,6 +112,7 @@ class WorkerBase {
   bool Spins();
   void Sleep();
   bool ArmLanes();
+  void WatchLanes();
   void ShutDown();
   void Fail(absl::Status status);
 
