@@ -133,6 +133,8 @@ class SourceWorker final : public WorkerBase {
   std::optional<Clock::Duration> TakeTrip(size_t device, uint32_t loaded);
 
  private:
+  // The part of a window that is worth going on for.
+  static constexpr uint32_t kWindowParts = 8;
   // Given to a lane at once: one doorbell of a NIC, and one system call of soft-RoCE.
   static constexpr size_t kBurstPacketsMax = 16;
 
@@ -146,6 +148,7 @@ class SourceWorker final : public WorkerBase {
     std::optional<Packet> config_packet;
     bool config_made = false;
     uint32_t loaded_packets = 0;
+    bool window_full = false;  // and not yet worth going on
   };
   // What the session wants of a device, until the worker takes it.
   struct Orders {

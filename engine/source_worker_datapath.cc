@@ -147,12 +147,18 @@ void SourceWorker::NoteHeld() {
   events().Notify();
 }
 
+// A device whose window is full waits until a part of it is free: packets that go out together cost
+// the target one wake-up and one receipt, and one by one they would go on coming one by one.
 bool SourceWorker::MayTake(DeviceSlot& device) {
   if (device.reader == nullptr) return false;
   if (!device.reader->has_packet() && !device.config_packet.has_value()) return false;
   const uint32_t next_index = device.config_packet.has_value() ? device.config_packet->header.index
                                                                : device.reader->front_index();
-  return next_index < uint64_t{device.loaded_packets} + limits_.window_packets;
+  const uint64_t end = uint64_t{device.loaded_packets} + limits_.window_packets;
+  const uint64_t room = end > next_index ? end - next_index : 0;
+  const uint64_t worth = std::max<uint32_t>(1, limits_.window_packets / kWindowParts);
+  device.window_full = device.window_full ? room < worth : room == 0;
+  return !device.window_full;
 }
 
 std::optional<SourceWorker::Next> SourceWorker::FindNext() {
@@ -197,14 +203,13 @@ absl::Status SourceWorker::SendPackets() {
     const size_t payload_bytes = packet.buffer.payload_bytes();
     CountSent(at, packet.header, payload_bytes);
     if (packet.header.is_config() && !all_sent()) NoteCompletion();
-    // An idle lane's wire does not stand still while others' packets are chosen, nor while the next
-    // one is sealed.
-    const bool at_once = schedule_.under_way(at) == 0 || seal != nullptr;
     schedule_.Sent(at, payload_bytes, now_);
     slot.burst[slot.burst_packets] = std::move(packet.buffer);
     slot.burst_headers[slot.burst_packets] = packet.header;
     ++slot.burst_packets;
-    if (at_once || slot.burst_packets == kBurstPacketsMax) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
+    // No wire stands still while the next packet is sealed. To choose one takes no time.
+    const bool at_once = seal != nullptr || slot.burst_packets == kBurstPacketsMax;
+    if (at_once) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
   }
   for (size_t at = 0; at < lane_slots_.size(); ++at) {
     if (lane_slots_[at].burst_packets > 0) GODWIT_RETURN_IF_ERROR(GiveBurst(at));

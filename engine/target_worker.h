@@ -97,7 +97,7 @@ class TargetWorker final : public WorkerBase {
   // Posted to a lane in one call: one doorbell of a NIC, and one system call of soft-RoCE. Empty in
   // between.
   std::array<Buffer, 16> to_post_;
-  uint64_t received_packets_ = 0;     // on all lanes
+  uint64_t received_packets_ = 0;  // on all lanes
   const uint64_t packets_a_receipt_;
   uint64_t announced_packets_ = 0;  // at the last events().Notify()
   bool looked_again_ = true;        // since the last packet over TCP

@@ -122,8 +122,8 @@ bool WorkerBase::Spins() {
   return now - idle_since_ < time;
 }
 
-// Returns whether any lane has been armed only now, and needs another look. One that has failed is not
-// worth waking up for.
+// Returns whether any lane has been armed only now, and needs another look. One that has failed is
+// not worth waking up for.
 bool WorkerBase::ArmLanes() {
   bool any = false;
   for (size_t i = 0; i < lanes_.size(); ++i) {

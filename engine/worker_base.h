@@ -65,9 +65,9 @@ class WorkerBase {
       : arena_(arena), inbox_(std::move(inbox)), events_(events) {}
 
   virtual absl::Status SetUp() = 0;
-  // One round: does what can be done without waiting; returns whether another may find more, although
-  // nothing has woken us up for it. A lane with an fd of its own is looked at once more before a
-  // sleep in any case. An error ends the work.
+  // One round: does what can be done without waiting; returns whether another may find more,
+  // although nothing has woken us up for it. A lane with an fd of its own is looked at once more
+  // before a sleep in any case. An error ends the work.
   virtual absl::StatusOr<bool> Step() = 0;
   // The last round has found nothing more to do: before a sleep, or while spinning.
   virtual void OnIdle() {}

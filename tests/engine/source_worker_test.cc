@@ -1,7 +1,9 @@
-// Goal: what a lane did not take of a burst goes out on another one, whole, once, and in its place.
+// Goal: what a lane did not take of a burst goes out on another one, whole, once, and in its place;
+// a lane that sleeps is left alone until it wakes up; a window that was full opens by parts.
 #include "engine/source_worker.h"
 
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,15 +37,18 @@ class Wire {
   }
   void Break() { broken_ = true; }  // before the headers of the burst that breaks it
   bool broken() const { return broken_; }
+  void Polled() { ++polls_; }
+  int polls() const { return polls_; }
 
  private:
   std::atomic<bool> broken_{false};
+  std::atomic<int> polls_{0};
   mutable Mutex mutex_;
   std::vector<PacketHeader> headers_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Takes everything; or of its first burst only one packet, and is broken from then on.
-class WireLane final : public Lane {
+class WireLane : public Lane {
  public:
   WireLane(Wire& wire, bool breaks) : wire_(wire), breaks_(breaks) {}
 
@@ -62,6 +67,7 @@ class WireLane final : public Lane {
     return taken;
   }
   size_t PollSent(absl::Span<Buffer> sent) override {
+    wire_.Polled();
     const size_t count = std::min(sent.size(), sent_.size());
     for (Buffer& buffer : sent.first(count)) {
       buffer = std::move(sent_.front());
@@ -87,6 +93,130 @@ class WireLane final : public Lane {
   std::deque<Buffer> sent_;
   absl::Status status_;
 };
+
+// Says by an fd that it wants to be polled.
+class WatchedLane final : public WireLane {
+ public:
+  WatchedLane(Wire& wire, int wakeup_fd) : WireLane(wire, /*breaks=*/false), fd_(wakeup_fd) {}
+
+  int wakeup_fd() const override { return fd_; }
+  void ArmWakeup() override {
+    uint64_t events = 0;
+    (void)!::read(fd_, &events, sizeof(events));  // EAGAIN: none
+  }
+
+ private:
+  const int fd_;
+};
+
+TEST(SourceWorkerTest, ALaneThatSleepsIsNotPolled) {
+  const Watchdog watchdog("lanes that sleep");
+  const auto arena = *Arena::Create(64, kConfigPayloadBytesMax);
+  const Notifier events = *Notifier::Create();
+  SourceWorker::Limits limits;
+  limits.packet_bytes = kPacketBytes;
+  limits.chain_packets = 8;
+  limits.window_packets = kWindowPackets;
+  limits.queue_packets = 16;
+  limits.lanes = 3;
+  const auto worker = *SourceWorker::Make({"a device"}, limits, *arena, events);
+  std::array<Wire, 3> wires;
+  const UniqueFd first_fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  const UniqueFd second_fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  ASSERT_EQ(worker->Start([&](IoRing&) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    lanes.push_back(std::make_unique<WatchedLane>(wires[0], first_fd.get()));
+    lanes.push_back(std::make_unique<WatchedLane>(wires[1], second_fd.get()));
+    lanes.push_back(std::make_unique<WireLane>(wires[2], /*breaks=*/false));
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+  }),
+            absl::OkStatus());
+  // The third lane has no fd, and is polled in every round.
+  const auto rounds = [&](int more) {
+    const int before = wires[2].polls();
+    while (wires[2].polls() < before + more) {
+      worker->Wake();
+      std::this_thread::yield();
+    }
+  };
+  rounds(10);
+  const int first = wires[0].polls();
+  const int second = wires[1].polls();
+  rounds(100);
+  EXPECT_EQ(wires[0].polls(), first);
+  EXPECT_EQ(wires[1].polls(), second);
+
+  // Nothing else wakes the worker up.
+  const uint64_t one = 1;
+  ASSERT_EQ(::write(second_fd.get(), &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
+  while (wires[1].polls() == second) std::this_thread::yield();
+  rounds(100);
+  EXPECT_EQ(wires[0].polls(), first);
+  EXPECT_LE(wires[1].polls(), second + 3) << "it does not sleep again";
+  worker->Stop();
+}
+
+TEST(SourceWorkerTest, AWindowThatWasFullOpensByParts) {
+  const Watchdog watchdog("a full window");
+  const auto arena = *Arena::Create(64, kConfigPayloadBytesMax);
+  const Notifier events = *Notifier::Create();
+  SourceWorker::Limits limits;
+  limits.packet_bytes = kPacketBytes;
+  limits.chain_packets = 4;
+  limits.window_packets = kWindowPackets;
+  limits.queue_packets = 32;
+  limits.lanes = 1;
+  const auto worker = *SourceWorker::Make({"a device"}, limits, *arena, events);
+  Wire wire;
+  ASSERT_EQ(worker->Start([&](IoRing&) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+  }),
+            absl::OkStatus());
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  const UniqueFd write_end(pipe[1]);
+  worker->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
+  const std::string content(size_t{2} * kWindowPackets * kPacketBytes, 'x');
+  std::thread writer([&] {
+    EXPECT_EQ(::write(write_end.get(), content.data(), content.size()),
+              static_cast<ssize_t>(content.size()));
+  });
+  const auto sent = [&] { return worker->device_counters(0).packets.load(); };
+  const auto until_sent = [&](uint32_t packets) {
+    while (sent() < packets && !worker->failed()) {
+      worker->PutLaneReceipt(0, LaneCount(0, wire.headers().size()));
+      worker->Wake();
+      std::this_thread::yield();
+    }
+  };
+  const auto rounds = [&](int more) {
+    const int before = wire.polls();
+    while (wire.polls() < before + more) {
+      worker->Wake();
+      std::this_thread::yield();
+    }
+  };
+  until_sent(kWindowPackets);
+  // The next is there, and may not be sent.
+  while (worker->stalled_since().count() == 0 && !worker->failed()) std::this_thread::yield();
+  rounds(10);
+  EXPECT_EQ(sent(), kWindowPackets);
+  // An eighth of it is two packets: one is not worth it.
+  worker->PutLoaded(0, 1);
+  rounds(10);
+  EXPECT_EQ(sent(), kWindowPackets);
+  worker->PutLoaded(0, 2);
+  until_sent(kWindowPackets + 2);
+  rounds(10);
+  EXPECT_EQ(sent(), kWindowPackets + 2);
+  EXPECT_FALSE(worker->failed()) << worker->status();
+  worker->PutLoaded(0, kWindowPackets + 2);
+  until_sent(2 * kWindowPackets);  // lets the writer end
+  writer.join();
+  worker->Stop();
+}
 
 TEST(SourceWorkerTest, WhatALaneDidNotTakeOfABurstGoesOutOnAnother) {
   const Watchdog watchdog("a burst that breaks");

@@ -215,9 +215,11 @@ void VerbsLane::Abandon() {
   }
 }
 
+// A receiver is woken up by the end of a burst, not by each message before it: the sender marks
+// that as solicited. Failures wake it up all the same (InfiniBand specification, 11.4.2.2).
 void VerbsLane::ArmWakeup() {
   queue_pair_->TakeEvents();
-  const int error = ibv_req_notify_cq(cq_, 0);
+  const int error = ibv_req_notify_cq(cq_, /*solicited_only=*/role_ == LaneRole::kReceiver ? 1 : 0);
   if (error != 0) Fail(ErrnoStatus(error, "can't arm the completion queue"));
 }
 

@@ -102,7 +102,8 @@ class VerbsLane final : public Lane {
   const LaneRole role_;
   const LaneLimits limits_;
   const Local local_;
-  const uint64_t signal_mask_;  // a send whose number has none of these bits is signalled
+  // A send is signalled if so many follow it in its burst that none of these bits is set.
+  const uint64_t signal_mask_;
   VerbsEndpoint endpoint_;
   std::string name_;
 

@@ -15,7 +15,8 @@
 namespace godwit {
 namespace {
 
-constexpr unsigned kSignalled = IBV_SEND_SIGNALED;
+// Solicited: it wakes the receiver, see ArmWakeup().
+constexpr unsigned kSignalled = IBV_SEND_SIGNALED | IBV_SEND_SOLICITED;
 
 // How many of the chain's first elements were posted when the post failed at `rejected`.
 template <typename WorkRequest>
@@ -54,13 +55,11 @@ size_t VerbsLane::SendBurst(absl::Span<Buffer> packets) {
     GODWIT_DCHECK(InArena(packets[i], packets[i].payload_bytes()));
     sges_[i].addr = Address(packets[i], limits_.header_bytes);
     sges_[i].length = static_cast<uint32_t>(limits_.header_bytes + packets[i].payload_bytes());
-    const uint64_t number = posted_ + i + 1;  // "this many packets have left"
-    send_wrs_[i].wr_id = number;
-    send_wrs_[i].send_flags = (number & signal_mask_) == 0 ? kSignalled : 0U;
+    send_wrs_[i].wr_id = posted_ + i + 1;  // "this many packets have left"
+    // An RC queue completes in order: with the last one signalled the whole burst is covered.
+    send_wrs_[i].send_flags = ((burst - 1 - i) & signal_mask_) == 0 ? kSignalled : 0U;
   }
-  // An RC queue completes in order: with the last one signalled the whole burst is covered.
   ibv_send_wr& last = send_wrs_[burst - 1];
-  last.send_flags = kSignalled;
   last.next = nullptr;
   ibv_send_wr* rejected = nullptr;
   const int error = ibv_post_send(qp_, send_wrs_.data(), &rejected);

@@ -26,6 +26,7 @@ int PostSend(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** bad) {
     }
     const bool signalled = (wr->send_flags & IBV_SEND_SIGNALED) != 0;
     if (signalled) fake.signalled.push_back(wr->wr_id);
+    if ((wr->send_flags & IBV_SEND_SOLICITED) != 0) fake.solicited.push_back(wr->wr_id);
     fake.sends.push_back({wr->wr_id, Address(*wr->sg_list), wr->sg_list->length, signalled});
   }
   fake.send_chains.push_back(count);
@@ -59,8 +60,9 @@ int PollCq(ibv_cq* cq, int entries, ibv_wc* completions) {
   return count;
 }
 
-int RequestNotify(ibv_cq* cq, int) {
+int RequestNotify(ibv_cq* cq, int solicited_only) {
   Of(cq).armed = true;
+  Of(cq).armed_for_solicited = solicited_only != 0;
   return 0;
 }
 

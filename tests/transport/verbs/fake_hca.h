@@ -41,11 +41,13 @@ struct FakeQp {
   bool qp_destroyed = false;
   bool destroyed = false;
   bool armed = false;
+  bool armed_for_solicited = false;  // only
 
   // What it has seen.
   std::vector<size_t> send_chains;  // lengths
   std::vector<size_t> receive_chains;
   std::vector<uint64_t> signalled;  // wr_ids
+  std::vector<uint64_t> solicited;
   int events_taken = 0;
 
   // What it is to do wrong.

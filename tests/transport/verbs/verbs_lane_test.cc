@@ -477,6 +477,20 @@ TEST_F(VerbsLaneTest, AcknowledgesEventsBeforeItArmsAgain) {
   EXPECT_EQ(sender_qp().events_taken, 1);
 }
 
+// The end of each burst, and often enough for half a queue: what it is signalled for at the sender.
+TEST_F(VerbsLaneTest, WakesTheReceiverUpForBurstsAndTheSenderForEachCompletion) {
+  Connect(/*queue_packets=*/16);
+  sender_->ArmWakeup();
+  receiver_->ArmWakeup();
+  EXPECT_FALSE(sender_qp().armed_for_solicited);
+  EXPECT_TRUE(receiver_qp().armed && receiver_qp().armed_for_solicited);
+  EXPECT_EQ(Send(1), 1U);
+  EXPECT_EQ(Send(4), 4U);
+  EXPECT_EQ(Send(11), 11U);
+  EXPECT_THAT(sender_qp().solicited, ElementsAre(1, 5, 8, 16));
+  EXPECT_EQ(sender_qp().signalled, sender_qp().solicited);
+}
+
 TEST_F(VerbsLaneTest, CarriesMoreThanItsQueueWithoutMixingAnythingUp) {
   Connect(/*queue_packets=*/7);  // not a power of two
   size_t sent = 0;
