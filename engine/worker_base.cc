@@ -13,6 +13,10 @@ namespace {
 constexpr unsigned kRingEntries = 256;
 // How often a worker that is going down looks again at what the kernel or a NIC still holds.
 constexpr std::chrono::milliseconds kTearDownPoll{5};
+// How long a queue pair sleeps at most. A receiver is woken up by the end of a burst and by
+// failures; but not by soft-RoCE's flushes (rdma_rxe, Linux 6.12), by which it hears that its own
+// end is dead.
+constexpr std::chrono::milliseconds kSleepMax{100};
 
 // Takes and frees what a closing lane gives back: a queue pair is quiescent once its flushed work
 // requests have been polled.
@@ -96,6 +100,7 @@ void WorkerBase::ReplaceLane(size_t at, std::unique_ptr<Lane> lane) {
 void WorkerBase::Loop() {
   while (!stop_.load(std::memory_order_relaxed)) {
     const absl::StatusOr<bool> worked = Step();
+    look_at_all_ = false;
     if (!worked.ok()) {
       Fail(worked.status());
       break;
@@ -164,10 +169,15 @@ void WorkerBase::Sleep() {
   OnIdle();
   // A lane that goes down gives its buffers back by being polled.
   bool going_down = false;
+  bool any_watch = false;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
+    any_watch |= HasWatch(i);
   }
-  ring_->Wait(going_down ? std::chrono::nanoseconds(kTearDownPoll) : std::chrono::nanoseconds(-1));
+  std::chrono::nanoseconds most(-1);
+  if (any_watch) most = kSleepMax;
+  if (going_down) most = kTearDownPoll;
+  look_at_all_ = ring_->Wait(most) == 0;
   // Cleared only now, when it has been seen: a Notify() in between makes one more round.
   if (!inbox_watch_->armed()) inbox_.Clear();
 }

@@ -86,8 +86,11 @@ class WorkerBase {
 
   // The lane has an fd of its own that wakes us up.
   bool HasWatch(size_t at) const { return lane_watches_[at] != nullptr; }
-  // And nothing has come since it was last looked at, or that would have.
-  bool Asleep(size_t at) const { return HasWatch(at) && lane_watches_[at]->armed(); }
+  // And nothing has come since it was last looked at, or that would have. Now and then, all the
+  // same, no lane is asleep for a round: see Sleep().
+  bool Asleep(size_t at) const {
+    return !look_at_all_ && HasWatch(at) && lane_watches_[at]->armed();
+  }
 
   // What the packets on that lane are sealed with; null: nothing. Both sides have the same kind of
   // lane there.
@@ -130,6 +133,7 @@ class WorkerBase {
   std::vector<std::unique_ptr<FdWatch>> lane_watches_;  // by lane; null where it needs none
 
   Clock::Duration idle_since_{0};  // 0: it is not, or need not know
+  bool look_at_all_ = false;       // in the next round
 
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> spin_ns_{0};  // relaxed: an old value costs a sleep
