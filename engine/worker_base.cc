@@ -69,6 +69,7 @@ absl::Status WorkerBase::MakeLanes(const LaneFactory& factory) {
   inbox_watch_ = std::make_unique<FdWatch>(inbox_.fd(), *ring_);
   GODWIT_ASSIGN_OR_RETURN(lanes_, factory(*ring_));
   for (const auto& lane : lanes_) lane_watches_.push_back(WatchFor(*lane));
+  lanes_armed_.resize(lanes_.size());
   return absl::OkStatus();
 }
 
@@ -93,6 +94,7 @@ void WorkerBase::ReplaceLane(size_t at, std::unique_ptr<Lane> lane) {
   lane_watches_[at].reset();  // before its fd
   lanes_[at] = std::move(lane);
   lane_watches_[at] = WatchFor(*lanes_[at]);
+  lanes_armed_[at] = false;
 }
 
 // The event loop: work while there is some, else sleep until a completion, a lane or the session's
@@ -137,17 +139,24 @@ bool WorkerBase::ArmLanes() {
       lane_watches_[i]->Cancel();
     } else if (!Asleep(i)) {
       lanes_[i]->ArmWakeup();
+      lanes_armed_[i] = true;
       any = true;
     }
   }
   return any;
 }
 
-// After that look: from here on they are asleep.
-void WorkerBase::WatchLanes() {
+// After that look: from here on they are asleep. False if there is one that the look has put in
+// another's place, and that would not wake us up.
+bool WorkerBase::WatchLanes() {
+  bool all = true;
   for (size_t i = 0; i < lanes_.size(); ++i) {
-    if (HasWatch(i) && lanes_[i]->status().ok()) lane_watches_[i]->Arm();
+    if (!HasWatch(i) || Asleep(i) || !lanes_[i]->status().ok()) continue;
+    if (lanes_armed_[i]) lane_watches_[i]->Arm();
+    all &= lanes_armed_[i];
+    lanes_armed_[i] = false;
   }
+  return all;
 }
 
 void WorkerBase::Sleep() {
@@ -160,11 +169,10 @@ void WorkerBase::Sleep() {
       stop_.store(true, std::memory_order_relaxed);
       return;
     }
-    if (*worked) {
+    if (*worked || !WatchLanes()) {
       ring_->Wait(std::chrono::nanoseconds::zero());
       return;
     }
-    WatchLanes();
   }
   OnIdle();
   // A lane that goes down gives its buffers back by being polled.
@@ -177,7 +185,12 @@ void WorkerBase::Sleep() {
   std::chrono::nanoseconds most(-1);
   if (any_watch) most = kSleepMax;
   if (going_down) most = kTearDownPoll;
-  look_at_all_ = ring_->Wait(most) == 0;
+  ring_->Wait(most);
+  if (any_watch) {
+    const Clock::Duration now = Clock::Steady().Now();
+    look_at_all_ = now - looked_at_all_ >= kSleepMax;
+    if (look_at_all_) looked_at_all_ = now;
+  }
   // Cleared only now, when it has been seen: a Notify() in between makes one more round.
   if (!inbox_watch_->armed()) inbox_.Clear();
 }

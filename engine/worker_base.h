@@ -115,7 +115,7 @@ class WorkerBase {
   bool Spins();
   void Sleep();
   bool ArmLanes();
-  void WatchLanes();
+  bool WatchLanes();
   void ShutDown();
   void Fail(absl::Status status);
 
@@ -131,9 +131,11 @@ class WorkerBase {
   std::unique_ptr<FdWatch> inbox_watch_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<std::unique_ptr<FdWatch>> lane_watches_;  // by lane; null where it needs none
+  std::vector<bool> lanes_armed_;                       // and need only be watched; by lane
 
   Clock::Duration idle_since_{0};  // 0: it is not, or need not know
   bool look_at_all_ = false;       // in the next round
+  Clock::Duration looked_at_all_{0};
 
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> spin_ns_{0};  // relaxed: an old value costs a sleep

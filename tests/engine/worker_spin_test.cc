@@ -1,11 +1,14 @@
-// Goal: a worker sleeps when there is nothing to do, and looks on for as long as it is told to.
+// Goal: a worker sleeps when there is nothing to do, and looks on for as long as it is told to; it
+// never sleeps over a lane that would not wake it up.
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 
 #include <atomic>
 #include <chrono>
 #include <thread>
 
 #include "engine/worker_base.h"
+#include "tests/engine/session_world.h"
 
 namespace godwit {
 namespace {
@@ -55,6 +58,73 @@ TEST(WorkerSpinTest, LooksOnForAsLongAsItIsToldAndSleepsOtherwise) {
     quiet = worker.rounds() == before ? quiet + 1 : 0;
     before = worker.rounds();
   }
+}
+
+// Carries nothing, and has an fd of its own.
+class SleepyLane final : public Lane {
+ public:
+  explicit SleepyLane(std::atomic<int>& armed) : armed_(armed) {}
+
+  size_t Send(absl::Span<Buffer> /*packets*/) override { return 0; }
+  size_t PollSent(absl::Span<Buffer> /*sent*/) override { return 0; }
+  size_t PostReceives(absl::Span<Buffer> /*buffers*/) override { return 0; }
+  size_t receives_wanted() const override { return 0; }
+  size_t PollReceived(absl::Span<Buffer> /*received*/) override { return 0; }
+  void Close() override { status_ = absl::CancelledError("closed"); }
+  bool quiescent() const override { return true; }
+  bool peer_closed() const override { return false; }
+  const absl::Status& status() const override { return status_; }
+  const std::string& name() const override { return name_; }
+  int wakeup_fd() const override { return fd_.get(); }
+  void ArmWakeup() override { ++armed_; }
+
+ private:
+  std::atomic<int>& armed_;
+  const UniqueFd fd_{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+  const std::string name_ = "a sleepy lane";
+  absl::Status status_;
+};
+
+// Puts another lane in its lane's place in the look between its arming and its sleep.
+class ReplacingWorker final : public WorkerBase {
+ public:
+  ReplacingWorker(Arena& arena, Notifier inbox, const Notifier& events)
+      : WorkerBase(arena, std::move(inbox), events) {}
+  ~ReplacingWorker() override { Stop(); }
+  std::atomic<int> first_armed{0};
+  std::atomic<int> second_armed{0};
+
+ private:
+  absl::Status SetUp() override { return absl::OkStatus(); }
+  absl::StatusOr<bool> Step() override {
+    if (first_armed == 1 && !replaced_) {
+      replaced_ = true;
+      CloseLane(0);
+      ReplaceLane(0, std::make_unique<SleepyLane>(second_armed));
+    }
+    return false;
+  }
+  void BeginTearDown() override {}
+  bool Idle() override { return true; }
+  void TearDown() override {}
+
+  bool replaced_ = false;
+};
+
+TEST(WorkerSleepTest, DoesNotSleepOverALaneThatHasJustTakenAnothersPlace) {
+  const Watchdog watchdog("a lane that nobody arms");
+  const auto arena = *Arena::Create(4, 4096);
+  const Notifier events = *Notifier::Create();
+  ReplacingWorker worker(*arena, *Notifier::Create(), events);
+  ASSERT_EQ(worker.Start([&](IoRing&) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    lanes.push_back(std::make_unique<SleepyLane>(worker.first_armed));
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+  }),
+            absl::OkStatus());
+  while (worker.second_armed == 0) std::this_thread::yield();
+  EXPECT_EQ(worker.first_armed, 1);
+  worker.Stop();
 }
 
 }  // namespace
