@@ -221,6 +221,7 @@ absl::Status SourceWorker::SendPackets() {
 absl::Status SourceWorker::GiveBurst(size_t lane) {
   LaneSlot& slot = lane_slots_[lane];
   const size_t packets = std::exchange(slot.burst_packets, 0);
+  NoteWork();
   const size_t taken = lanes()[lane]->Send(absl::MakeSpan(slot.burst).first(packets));
   for (size_t i = 0; i < taken; ++i) slot.with_lane.Push({now_, slot.burst_headers[i]});
   NoteReceiptDue(lane, /*progress=*/false);
@@ -285,6 +286,7 @@ void SourceWorker::CollectSent() {
     if (Asleep(i)) continue;
     LaneSlot& slot = lane_slots_[i];
     while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(returned_))) {
+      NoteWork();
       for (size_t k = 0; k < count; ++k) {
         schedule_.Returned(i);
         if (trace() != nullptr) TraceReturn(i, slot.with_lane.front());

@@ -126,6 +126,7 @@ absl::StatusOr<bool> TargetWorker::Step() {
     if (Asleep(lane)) continue;
     GODWIT_ASSIGN_OR_RETURN(const size_t received, ReceiveFrom(lane));
     more |= received == received_.size();
+    if (received > 0) NoteWork();
     received_over_tcp |= received > 0 && !HasWatch(lane);
   }
   GODWIT_RETURN_IF_ERROR(TakeNewLanes());

@@ -102,7 +102,8 @@ void WorkerBase::ReplaceLane(size_t at, std::unique_ptr<Lane> lane) {
 void WorkerBase::Loop() {
   while (!stop_.load(std::memory_order_relaxed)) {
     const absl::StatusOr<bool> worked = Step();
-    look_at_all_ = false;
+    // If there is more, then perhaps on a lane whose fd says nothing of it.
+    look_at_all_ = look_at_all_ && worked.ok() && *worked;
     if (!worked.ok()) {
       Fail(worked.status());
       break;
@@ -112,7 +113,8 @@ void WorkerBase::Loop() {
       ring_->Wait(std::chrono::nanoseconds::zero());
     } else if (Spins()) {
       OnIdle();
-      ring_->Wait(std::chrono::nanoseconds::zero());
+      if (ring_->Wait(std::chrono::nanoseconds::zero()) > 0) NoteWork();
+      look_at_all_ = true;  // to wait for an fd is what spinning is to save
     } else {
       Sleep();
       idle_since_ = Clock::Duration(0);
@@ -125,7 +127,7 @@ bool WorkerBase::Spins() {
   const Clock::Duration time(spin_ns_.load(std::memory_order_relaxed));
   if (time.count() == 0) return false;
   const Clock::Duration now = Clock::Steady().Now();
-  if (idle_since_.count() == 0) idle_since_ = now;
+  if (std::exchange(worked_, false) || idle_since_.count() == 0) idle_since_ = now;
   return now - idle_since_ < time;
 }
 

@@ -71,6 +71,8 @@ class WorkerBase {
   virtual absl::StatusOr<bool> Step() = 0;
   // The last round has found nothing more to do: before a sleep, or while spinning.
   virtual void OnIdle() {}
+  // In a round: something came, or went. Who spins begins to count anew.
+  void NoteWork() { worked_ = true; }
   // Begins to let go of what Step() started; called once. Then Idle() is polled until it is true.
   virtual void BeginTearDown() = 0;
   virtual bool Idle() = 0;
@@ -86,8 +88,9 @@ class WorkerBase {
 
   // The lane has an fd of its own that wakes us up.
   bool HasWatch(size_t at) const { return lane_watches_[at] != nullptr; }
-  // And nothing has come since it was last looked at, or that would have. Now and then, all the
-  // same, no lane is asleep for a round: see Sleep().
+  // And nothing has come since it was last looked at, or that would have: no failure and, at a
+  // receiver, no end of a burst. Now and then, all the same, no lane is asleep for a round: see
+  // kSleepMax.
   bool Asleep(size_t at) const {
     return !look_at_all_ && HasWatch(at) && lane_watches_[at]->armed();
   }
@@ -134,6 +137,7 @@ class WorkerBase {
   std::vector<bool> lanes_armed_;                       // and need only be watched; by lane
 
   Clock::Duration idle_since_{0};  // 0: it is not, or need not know
+  bool worked_ = false;            // since idle_since_ was last looked at
   bool look_at_all_ = false;       // in the next round
   Clock::Duration looked_at_all_{0};
 

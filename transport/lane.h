@@ -87,8 +87,10 @@ class Lane {
   // An fd that becomes readable when the lane needs a Poll although its IoRing has seen nothing
   // (verbs: the completion channel, armed by ArmWakeup), or -1.
   virtual int wakeup_fd() const { return -1; }
-  // Asks for the next completion to make wakeup_fd() readable. Poll once more after it, before
-  // sleeping: a completion may have come just before. Acknowledges earlier events.
+  // Asks for the next completion to make wakeup_fd() readable; at a receiver, the next that ends a
+  // burst, or a failure: messages before that may wait. Poll once more after it, before sleeping: a
+  // completion may have come just before. And poll now and then, however silent the fd: not every
+  // device tells of every failure. Acknowledges earlier events.
   virtual void ArmWakeup() {}
 };
 

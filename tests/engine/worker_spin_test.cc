@@ -13,18 +13,20 @@
 namespace godwit {
 namespace {
 
-// Has never anything to do, and counts how often it has looked.
+// Has never anything more to do, and counts how often it has looked.
 class IdleWorker final : public WorkerBase {
  public:
   IdleWorker(Arena& arena, Notifier inbox, const Notifier& events)
       : WorkerBase(arena, std::move(inbox), events) {}
   ~IdleWorker() override { Stop(); }
   int rounds() const { return rounds_.load(); }
+  void WorkInEachRound(bool works) { works_ = works; }
 
  private:
   absl::Status SetUp() override { return absl::OkStatus(); }
   absl::StatusOr<bool> Step() override {
     ++rounds_;
+    if (works_) NoteWork();
     return false;
   }
   void BeginTearDown() override {}
@@ -32,6 +34,7 @@ class IdleWorker final : public WorkerBase {
   void TearDown() override {}
 
   std::atomic<int> rounds_{0};
+  std::atomic<bool> works_{false};
 };
 
 TEST(WorkerSpinTest, LooksOnForAsLongAsItIsToldAndSleepsOtherwise) {
@@ -58,6 +61,24 @@ TEST(WorkerSpinTest, LooksOnForAsLongAsItIsToldAndSleepsOtherwise) {
     quiet = worker.rounds() == before ? quiet + 1 : 0;
     before = worker.rounds();
   }
+}
+
+TEST(WorkerSpinTest, CountsFromTheLastWork) {
+  const Watchdog watchdog("a worker that spins");
+  const auto arena = *Arena::Create(4, 4096);
+  const Notifier events = *Notifier::Create();
+  IdleWorker worker(*arena, *Notifier::Create(), events);
+  ASSERT_EQ(worker.Start([](IoRing&) {
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::vector<std::unique_ptr<Lane>>());
+  }),
+            absl::OkStatus());
+  worker.WorkInEachRound(true);
+  worker.SpinFor(std::chrono::milliseconds(100));
+  // Long past that it still spins: nobody wakes it.
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  const int before = worker.rounds();
+  while (worker.rounds() < before + 1000) std::this_thread::yield();
+  worker.Stop();
 }
 
 // Carries nothing, and has an fd of its own.

@@ -216,7 +216,8 @@ void VerbsLane::Abandon() {
 }
 
 // A receiver is woken up by the end of a burst, not by each message before it: the sender marks
-// that as solicited. Failures wake it up all the same (InfiniBand specification, 11.4.2.2).
+// that as solicited. Failures wake it up all the same (InfiniBand specification, 11.4.2.2), except
+// on soft-RoCE the flushes of its own queue pair: whoever waits looks now and then.
 void VerbsLane::ArmWakeup() {
   queue_pair_->TakeEvents();
   const int error = ibv_req_notify_cq(cq_, /*solicited_only=*/role_ == LaneRole::kReceiver ? 1 : 0);

@@ -345,7 +345,32 @@ TEST_F(VerbsRxeTest, RefusesAMessageTooShortForAHeader) {
   CloseAndDrain(pair);
 }
 
-TEST_F(VerbsRxeTest, WakesASleeperForEveryCompletion) {
+TEST_F(VerbsRxeTest, WakesASleeperAtTheEndOfABurst) {
+  Pair pair = MakePair();
+  constexpr size_t kBurst = 3;
+  for (uint64_t i = 0; i < 10; ++i) {
+    pair.receiver->ArmWakeup();
+    EXPECT_TRUE(PollReceived(*pair.receiver).empty());
+    pollfd wakeup = {.fd = pair.receiver->wakeup_fd(), .events = POLLIN, .revents = 0};
+    std::vector<Buffer> burst(kBurst);
+    for (Buffer& buffer : burst) {
+      buffer = arena_->TryAcquire();
+      ASSERT_TRUE(buffer);
+      Fill(buffer, pair.sent++, 4096);
+    }
+    ASSERT_EQ(pair.sender->Send(absl::MakeSpan(burst)), kBurst) << pair.sender->status();
+    ASSERT_EQ(::poll(&wakeup, 1, 10000), 1) << i;
+    // All of it is there: nothing woke us up before.
+    const std::vector<Buffer> received = PollReceived(*pair.receiver);
+    ASSERT_EQ(received.size(), kBurst);
+    for (size_t k = 0; k < kBurst; ++k) EXPECT_TRUE(Holds(received[k], i * kBurst + k, 4096));
+    PostReceives(*pair.receiver);
+    EXPECT_TRUE(Until([&] { return pair.sender->quiescent(); }, [&] { PollSent(*pair.sender); }));
+  }
+  CloseAndDrain(pair);
+}
+
+TEST_F(VerbsRxeTest, WakesASleeperForEachMessageByItself) {
   Pair pair = MakePair();
   for (uint64_t i = 0; i < 20; ++i) {
     pair.receiver->ArmWakeup();
