@@ -243,6 +243,14 @@ def commands_text(results):
     return "```\n" + "\n".join(f"{key}: {command}" for key, command in sorted(seen.items())) + "\n```\n"
 
 
+def reference_lanes_text(results):
+    spread = results.spread_of_best([f"floor/connections={n}" for n in LANES], rate)
+    if not spread:
+        return ""
+    return (f"\nThe C reference's own slowest of 1, 2, 4 and 16 connections comes to {cell(spread)} × its "
+            "fastest: it has a thread for each end of each, which take these CPUs from each other.\n")
+
+
 def limits_text(results):
     lines = [f"{peer}: {cell(values)} × that" for peer, values in limits(results).items() if values]
     if not lines:
@@ -273,7 +281,7 @@ round. Two figures whose brackets overlap do not differ.
 {chr(10) + wanting if wanting else ""}
 ## Targets
 
-{table(["figure", "target", "measured", ""], targets(results))}{limits_text(results)}
+{table(["figure", "target", "measured", ""], targets(results))}{limits_text(results)}{reference_lanes_text(results)}
 ## Beside the C reference
 
 `bench/floor.c` does pread, send, recv and pwrite with blocking calls and nothing else: no order, no checks.
