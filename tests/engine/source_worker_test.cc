@@ -3,6 +3,7 @@
 // opens by parts.
 #include "engine/source_worker.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -35,6 +36,10 @@ class Wire {
   std::vector<PacketHeader> headers() const {
     MutexLock lock(mutex_);
     return headers_;
+  }
+  uint64_t packets() const {
+    MutexLock lock(mutex_);
+    return headers_.size();
   }
   void Break() { broken_ = true; }  // before the headers of the burst that breaks it
   bool broken() const { return broken_; }
@@ -232,6 +237,74 @@ TEST(SourceWorkerTest, AWindowThatWasFullOpensByParts) {
   EXPECT_FALSE(worker->failed()) << worker->status();
   worker->PutLoaded(0, kWindowPackets + 2);
   until_sent(2 * kWindowPackets);  // lets the writer end
+  writer.join();
+  worker->Stop();
+}
+
+// It is the lanes that are slow then, not the target.
+TEST(SourceWorkerTest, APacketThatWaitsForAFasterLaneIsNoStall) {
+  const Watchdog watchdog("a slow lane");
+  const auto arena = *Arena::Create(64, kConfigPayloadBytesMax);
+  const Notifier events = *Notifier::Create();
+  SourceWorker::Limits limits;
+  limits.packet_bytes = kPacketBytes;
+  limits.chain_packets = 4;
+  limits.window_packets = 4096;
+  limits.queue_packets = 4;
+  limits.lanes = 2;
+  const auto worker = *SourceWorker::Make({"a device"}, limits, *arena, events);
+  std::array<Wire, 2> wires;
+  Wire& fast = wires[0];
+  Wire& slow = wires[1];
+  ASSERT_EQ(worker->Start([&](IoRing&) {
+    std::vector<std::unique_ptr<Lane>> lanes;
+    for (Wire& wire : wires) lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
+    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+  }),
+            absl::OkStatus());
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  std::atomic<bool> ended{false};
+  std::thread writer([&ended, write = UniqueFd(pipe[1])] {
+    const int flags = ::fcntl(write.get(), F_GETFL);
+    ::fcntl(write.get(), F_SETFL, flags | O_NONBLOCK);
+    const std::string content(kPacketBytes, 'x');
+    while (!ended) {
+      if (::write(write.get(), content.data(), content.size()) < 0) std::this_thread::yield();
+    }
+  });
+  worker->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
+  const auto sent = [](const Wire& wire) { return wire.packets(); };
+  const auto receipt = [&](size_t lane, uint64_t packets) {
+    worker->PutLaneReceipt(lane, LaneCount(0, packets));
+    worker->PutLoaded(0, worker->device_counters(0).packets.load());
+    worker->Wake();
+    std::this_thread::yield();
+  };
+  // Both are measured: the slow one by two packets that take their time.
+  for (uint64_t packets = 1; packets <= 2; ++packets) {
+    while (sent(slow) < packets) receipt(0, sent(fast));
+    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+    while (std::chrono::steady_clock::now() < until) receipt(0, sent(fast));
+    receipt(1, packets);
+  }
+  // The fast one gets full. For a while the other, which has room, is not worth using.
+  const uint64_t receipted = sent(fast);
+  receipt(0, receipted);
+  while (sent(fast) < receipted + limits.queue_packets) {
+    worker->Wake();
+    std::this_thread::yield();
+  }
+  bool stalled = false;
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+  while (std::chrono::steady_clock::now() < until) {
+    worker->Wake();
+    std::this_thread::yield();
+    stalled |= worker->stalled_since().count() != 0;
+  }
+  EXPECT_FALSE(stalled);
+  EXPECT_FALSE(worker->failed()) << worker->status();
+  ended = true;
   writer.join();
   worker->Stop();
 }
