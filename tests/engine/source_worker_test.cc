@@ -258,6 +258,7 @@ TEST(SourceWorkerTest, APacketThatWaitsForAFasterLaneIsNoStall) {
   Wire& slow = wires[1];
   ASSERT_EQ(worker->Start([&](IoRing&) {
     std::vector<std::unique_ptr<Lane>> lanes;
+    lanes.reserve(wires.size());
     for (Wire& wire : wires) lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
     return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
   }),
