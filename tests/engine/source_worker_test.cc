@@ -116,42 +116,54 @@ class WatchedLane final : public WireLane {
   const int fd_;
 };
 
-TEST(SourceWorkerTest, ALaneThatSleepsIsPolledWhenItWakesUpAndNowAndThen) {
+// A worker of one device, over such lanes.
+class SourceWorkerTest : public testing::Test {
+ protected:
+  void Start(std::vector<std::unique_ptr<Lane>> lanes, uint32_t chain_packets,
+             uint32_t queue_packets, uint32_t window_packets) {
+    SourceWorker::Limits limits;
+    limits.packet_bytes = kPacketBytes;
+    limits.chain_packets = chain_packets;
+    limits.window_packets = window_packets;
+    limits.queue_packets = queue_packets;
+    limits.lanes = static_cast<uint32_t>(lanes.size());
+    worker_ = *SourceWorker::Make({"a device"}, limits, *arena_, events_);
+    ASSERT_EQ(worker_->Start([&](IoRing&) {
+      return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+    }),
+              absl::OkStatus());
+  }
+  // Until that lane, which has no fd, has been polled in so many more rounds.
+  void Rounds(const Wire& wire, int more) {
+    const int before = wire.polls();
+    while (wire.polls() < before + more) {
+      worker_->Wake();
+      std::this_thread::yield();
+    }
+  }
+
+  const std::unique_ptr<Arena> arena_ = *Arena::Create(64, kConfigPayloadBytesMax);
+  const Notifier events_ = *Notifier::Create();
+  std::unique_ptr<SourceWorker> worker_;
+};
+
+TEST_F(SourceWorkerTest, ALaneThatSleepsIsPolledWhenItWakesUpAndNowAndThen) {
   const Watchdog watchdog("lanes that sleep");
-  const auto arena = *Arena::Create(64, kConfigPayloadBytesMax);
-  const Notifier events = *Notifier::Create();
-  SourceWorker::Limits limits;
-  limits.packet_bytes = kPacketBytes;
-  limits.chain_packets = 8;
-  limits.window_packets = kWindowPackets;
-  limits.queue_packets = 16;
-  limits.lanes = 3;
-  const auto worker = *SourceWorker::Make({"a device"}, limits, *arena, events);
   std::array<Wire, 3> wires;
   const UniqueFd first_fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   const UniqueFd second_fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
-  ASSERT_EQ(worker->Start([&](IoRing&) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    lanes.push_back(std::make_unique<WatchedLane>(wires[0], first_fd.get()));
-    lanes.push_back(std::make_unique<WatchedLane>(wires[1], second_fd.get()));
-    lanes.push_back(std::make_unique<WireLane>(wires[2], /*breaks=*/false));
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
-  }),
-            absl::OkStatus());
-  // The third lane has no fd, and is polled in every round.
-  const auto rounds = [&](int more) {
-    const int before = wires[2].polls();
-    while (wires[2].polls() < before + more) {
-      worker->Wake();
-      std::this_thread::yield();
-    }
-  };
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.push_back(std::make_unique<WatchedLane>(wires[0], first_fd.get()));
+  lanes.push_back(std::make_unique<WatchedLane>(wires[1], second_fd.get()));
+  lanes.push_back(std::make_unique<WireLane>(wires[2], /*breaks=*/false));
+  Start(std::move(lanes), /*chain_packets=*/8, /*queue_packets=*/16,
+        /*window_packets=*/kWindowPackets);
   // Each time that nothing has come for a while all are polled once, if this thread has to wait for
   // a processor, say.
-  rounds(10);
+  Rounds(wires[2], 10);
   int first = wires[0].polls();
   int second = wires[1].polls();
-  rounds(1000);
+  Rounds(wires[2], 1000);
   EXPECT_LT(wires[0].polls(), first + 100);
   EXPECT_LT(wires[1].polls(), second + 100);
 
@@ -162,7 +174,7 @@ TEST(SourceWorkerTest, ALaneThatSleepsIsPolledWhenItWakesUpAndNowAndThen) {
     const uint64_t one = 1;
     ASSERT_EQ(::write(second_fd.get(), &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
     while (wires[1].polls() == before) std::this_thread::yield();
-    rounds(10);  // and it sleeps again
+    Rounds(wires[2], 10);  // and it sleeps again
   }
   EXPECT_LT(wires[0].polls(), first + 100);
   EXPECT_LT(wires[1].polls(), second + 500) << "it does not sleep again";
@@ -172,97 +184,68 @@ TEST(SourceWorkerTest, ALaneThatSleepsIsPolledWhenItWakesUpAndNowAndThen) {
   std::vector<LaneChange> changes;
   while (changes.empty()) {
     std::this_thread::yield();
-    changes = worker->TakeLaneChanges();
+    changes = worker_->TakeLaneChanges();
   }
   EXPECT_EQ(changes[0].lane, 0U);
   EXPECT_FALSE(changes[0].up);
-  worker->Stop();
+  worker_->Stop();
 }
 
-TEST(SourceWorkerTest, AWindowThatWasFullOpensByParts) {
+TEST_F(SourceWorkerTest, AWindowThatWasFullOpensByParts) {
   const Watchdog watchdog("a full window");
-  const auto arena = *Arena::Create(64, kConfigPayloadBytesMax);
-  const Notifier events = *Notifier::Create();
-  SourceWorker::Limits limits;
-  limits.packet_bytes = kPacketBytes;
-  limits.chain_packets = 4;
-  limits.window_packets = kWindowPackets;
-  limits.queue_packets = 32;
-  limits.lanes = 1;
-  const auto worker = *SourceWorker::Make({"a device"}, limits, *arena, events);
   Wire wire;
-  ASSERT_EQ(worker->Start([&](IoRing&) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
-  }),
-            absl::OkStatus());
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
+  Start(std::move(lanes), /*chain_packets=*/4, /*queue_packets=*/32,
+        /*window_packets=*/kWindowPackets);
   std::array<int, 2> pipe{};
   ASSERT_EQ(::pipe(pipe.data()), 0);
   const UniqueFd write_end(pipe[1]);
-  worker->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
+  worker_->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
   const std::string content(size_t{2} * kWindowPackets * kPacketBytes, 'x');
   std::thread writer([&] {
     EXPECT_EQ(::write(write_end.get(), content.data(), content.size()),
               static_cast<ssize_t>(content.size()));
   });
-  const auto sent = [&] { return worker->device_counters(0).packets.load(); };
+  const auto sent = [&] { return worker_->device_counters(0).packets.load(); };
   const auto until_sent = [&](uint32_t packets) {
-    while (sent() < packets && !worker->failed()) {
-      worker->PutLaneReceipt(0, LaneCount(0, wire.headers().size()));
-      worker->Wake();
-      std::this_thread::yield();
-    }
-  };
-  const auto rounds = [&](int more) {
-    const int before = wire.polls();
-    while (wire.polls() < before + more) {
-      worker->Wake();
+    while (sent() < packets && !worker_->failed()) {
+      worker_->PutLaneReceipt(0, LaneCount(0, wire.headers().size()));
+      worker_->Wake();
       std::this_thread::yield();
     }
   };
   until_sent(kWindowPackets);
   // The next is there, and may not be sent.
-  while (worker->stalled_since().count() == 0 && !worker->failed()) std::this_thread::yield();
-  rounds(10);
+  while (worker_->stalled_since().count() == 0 && !worker_->failed()) std::this_thread::yield();
+  Rounds(wire, 10);
   EXPECT_EQ(sent(), kWindowPackets);
   // An eighth of it is two packets: one is not worth it.
-  worker->PutLoaded(0, 1);
-  rounds(10);
+  worker_->PutLoaded(0, 1);
+  Rounds(wire, 10);
   EXPECT_EQ(sent(), kWindowPackets);
-  worker->PutLoaded(0, 2);
+  worker_->PutLoaded(0, 2);
   until_sent(kWindowPackets + 2);
-  rounds(10);
+  Rounds(wire, 10);
   EXPECT_EQ(sent(), kWindowPackets + 2);
-  EXPECT_FALSE(worker->failed()) << worker->status();
-  worker->PutLoaded(0, kWindowPackets + 2);
+  EXPECT_FALSE(worker_->failed()) << worker_->status();
+  worker_->PutLoaded(0, kWindowPackets + 2);
   until_sent(2 * kWindowPackets);  // lets the writer end
   writer.join();
-  worker->Stop();
+  worker_->Stop();
 }
 
 // It is the lanes that are slow then, not the target.
-TEST(SourceWorkerTest, APacketThatWaitsForAFasterLaneIsNoStall) {
+TEST_F(SourceWorkerTest, APacketThatWaitsForAFasterLaneIsNoStall) {
   const Watchdog watchdog("a slow lane");
-  const auto arena = *Arena::Create(64, kConfigPayloadBytesMax);
-  const Notifier events = *Notifier::Create();
-  SourceWorker::Limits limits;
-  limits.packet_bytes = kPacketBytes;
-  limits.chain_packets = 4;
-  limits.window_packets = 4096;
-  limits.queue_packets = 4;
-  limits.lanes = 2;
-  const auto worker = *SourceWorker::Make({"a device"}, limits, *arena, events);
   std::array<Wire, 2> wires;
+  constexpr uint32_t kQueuePackets = 4;
   Wire& fast = wires[0];
   Wire& slow = wires[1];
-  ASSERT_EQ(worker->Start([&](IoRing&) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    lanes.reserve(wires.size());
-    for (Wire& wire : wires) lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
-  }),
-            absl::OkStatus());
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.reserve(wires.size());
+  for (Wire& wire : wires) lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
+  Start(std::move(lanes), /*chain_packets=*/4, kQueuePackets, /*window_packets=*/4096);
   std::array<int, 2> pipe{};
   ASSERT_EQ(::pipe(pipe.data()), 0);
   std::atomic<bool> ended{false};
@@ -274,12 +257,12 @@ TEST(SourceWorkerTest, APacketThatWaitsForAFasterLaneIsNoStall) {
       if (::write(write.get(), content.data(), content.size()) < 0) std::this_thread::yield();
     }
   });
-  worker->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
+  worker_->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
   const auto sent = [](const Wire& wire) { return wire.packets(); };
   const auto receipt = [&](size_t lane, uint64_t packets) {
-    worker->PutLaneReceipt(lane, LaneCount(0, packets));
-    worker->PutLoaded(0, worker->device_counters(0).packets.load());
-    worker->Wake();
+    worker_->PutLaneReceipt(lane, LaneCount(0, packets));
+    worker_->PutLoaded(0, worker_->device_counters(0).packets.load());
+    worker_->Wake();
     std::this_thread::yield();
   };
   // Both are measured: the slow one by two packets that take their time.
@@ -292,73 +275,62 @@ TEST(SourceWorkerTest, APacketThatWaitsForAFasterLaneIsNoStall) {
   // The fast one gets full. For a while the other, which has room, is not worth using.
   const uint64_t receipted = sent(fast);
   receipt(0, receipted);
-  while (sent(fast) < receipted + limits.queue_packets) {
-    worker->Wake();
+  while (sent(fast) < receipted + kQueuePackets) {
+    worker_->Wake();
     std::this_thread::yield();
   }
   bool stalled = false;
   const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
   while (std::chrono::steady_clock::now() < until) {
-    worker->Wake();
+    worker_->Wake();
     std::this_thread::yield();
-    stalled |= worker->stalled_since().count() != 0;
+    stalled |= worker_->stalled_since().count() != 0;
   }
   EXPECT_FALSE(stalled);
-  EXPECT_FALSE(worker->failed()) << worker->status();
+  EXPECT_FALSE(worker_->failed()) << worker_->status();
   ended = true;
   writer.join();
-  worker->Stop();
+  worker_->Stop();
 }
 
-TEST(SourceWorkerTest, WhatALaneDidNotTakeOfABurstGoesOutOnAnother) {
+TEST_F(SourceWorkerTest, WhatALaneDidNotTakeOfABurstGoesOutOnAnother) {
   const Watchdog watchdog("a burst that breaks");
-  const auto arena = *Arena::Create(64, kConfigPayloadBytesMax);
-  const Notifier events = *Notifier::Create();
-  SourceWorker::Limits limits;
-  limits.packet_bytes = kPacketBytes;
-  limits.chain_packets = 8;
-  limits.window_packets = kWindowPackets;
-  limits.queue_packets = 16;
-  limits.lanes = 2;
-  const auto worker = *SourceWorker::Make({"a device"}, limits, *arena, events);
   Wire first;
   Wire second;
-  ASSERT_EQ(worker->Start([&](IoRing&) {
-    std::vector<std::unique_ptr<Lane>> lanes;
-    lanes.push_back(std::make_unique<WireLane>(first, /*breaks=*/true));
-    lanes.push_back(std::make_unique<WireLane>(second, /*breaks=*/false));
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
-  }),
-            absl::OkStatus());
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.push_back(std::make_unique<WireLane>(first, /*breaks=*/true));
+  lanes.push_back(std::make_unique<WireLane>(second, /*breaks=*/false));
+  Start(std::move(lanes), /*chain_packets=*/8, /*queue_packets=*/16,
+        /*window_packets=*/kWindowPackets);
   std::array<int, 2> pipe{};
   ASSERT_EQ(::pipe(pipe.data()), 0);
-  worker->SetConfig(0, "config");
+  worker_->SetConfig(0, "config");
   std::thread writer([write = UniqueFd(pipe[1])] {
     const std::string content(kDataPackets * kPacketBytes, 'x');
     EXPECT_EQ(::write(write.get(), content.data(), content.size()),
               static_cast<ssize_t>(content.size()));
     // (Closed with the thread's function: the end.)
   });
-  worker->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
+  worker_->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
   std::set<uint32_t> arrived;
-  while (arrived.size() < kDataPackets + 1 && !worker->failed()) {
+  while (arrived.size() < kDataPackets + 1 && !worker_->failed()) {
     const std::vector<PacketHeader> on_first = first.headers();
     // A broken lane's receipts do not come any more.
-    if (!first.broken()) worker->PutLaneReceipt(0, LaneCount(0, on_first.size()));
+    if (!first.broken()) worker_->PutLaneReceipt(0, LaneCount(0, on_first.size()));
     const std::vector<PacketHeader> on_second = second.headers();
-    worker->PutLaneReceipt(1, LaneCount(0, on_second.size()));
+    worker_->PutLaneReceipt(1, LaneCount(0, on_second.size()));
     for (const auto* headers : {&on_first, &on_second}) {
       for (const PacketHeader& header : *headers) arrived.insert(header.index);
     }
     // When all that the window lets out is sent, it moves at once.
-    const uint32_t sent = worker->device_counters(0).packets.load();
-    if (arrived.size() == sent) worker->PutLoaded(0, sent);
-    worker->Wake();
+    const uint32_t sent = worker_->device_counters(0).packets.load();
+    if (arrived.size() == sent) worker_->PutLoaded(0, sent);
+    worker_->Wake();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  EXPECT_FALSE(worker->failed()) << worker->status();
+  EXPECT_FALSE(worker_->failed()) << worker_->status();
   writer.join();
-  worker->Stop();
+  worker_->Stop();
 
   ASSERT_TRUE(first.broken()) << "it was given no burst";
   std::set<uint32_t> had;
@@ -377,8 +349,8 @@ TEST(SourceWorkerTest, WhatALaneDidNotTakeOfABurstGoesOutOnAnother) {
     left_over += !had_it && header.epoch == 1 ? 1 : 0;
   }
   EXPECT_GT(left_over, 0U);
-  EXPECT_EQ(worker->lane_counters(1).sent_again.load(), again);
-  const std::vector<LaneChange> changes = worker->TakeLaneChanges();
+  EXPECT_EQ(worker_->lane_counters(1).sent_again.load(), again);
+  const std::vector<LaneChange> changes = worker_->TakeLaneChanges();
   ASSERT_EQ(changes.size(), 1U);
   EXPECT_EQ(changes[0].lane, 0U);
 }

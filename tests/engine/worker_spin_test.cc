@@ -37,14 +37,15 @@ class IdleWorker final : public WorkerBase {
   std::atomic<bool> works_{false};
 };
 
+absl::StatusOr<std::vector<std::unique_ptr<Lane>>> NoLanes(IoRing& /*ring*/) {
+  return std::vector<std::unique_ptr<Lane>>();
+}
+
 TEST(WorkerSpinTest, LooksOnForAsLongAsItIsToldAndSleepsOtherwise) {
   const auto arena = *Arena::Create(4, 4096);
   const Notifier events = *Notifier::Create();
   IdleWorker worker(*arena, *Notifier::Create(), events);
-  ASSERT_EQ(worker.Start([](IoRing&) {
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::vector<std::unique_ptr<Lane>>());
-  }),
-            absl::OkStatus());
+  ASSERT_EQ(worker.Start(NoLanes), absl::OkStatus());
   // Nobody wakes it: it looks once, and perhaps once more.
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   EXPECT_LE(worker.rounds(), 4);
@@ -68,10 +69,7 @@ TEST(WorkerSpinTest, CountsFromTheLastWork) {
   const auto arena = *Arena::Create(4, 4096);
   const Notifier events = *Notifier::Create();
   IdleWorker worker(*arena, *Notifier::Create(), events);
-  ASSERT_EQ(worker.Start([](IoRing&) {
-    return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::vector<std::unique_ptr<Lane>>());
-  }),
-            absl::OkStatus());
+  ASSERT_EQ(worker.Start(NoLanes), absl::OkStatus());
   worker.WorkInEachRound(true);
   worker.SpinFor(std::chrono::milliseconds(100));
   // Long past that it still spins: nobody wakes it.
