@@ -4,6 +4,7 @@
 
 #include <absl/status/statusor.h>
 
+#include <array>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -25,6 +26,16 @@ struct Contact {
 absl::StatusOr<Contact> ContactTarget(const std::string& to, const TrustOptions& trust,
                                       const TlsContext* tls, std::chrono::milliseconds timeout,
                                       int cancel_fd = -1);
+
+// Whether `status` may be of a target that had no place for us among strangers, and is worth
+// another try: it hung up on `channel` before its first byte.
+bool MayHaveHadNoRoom(const absl::Status& status, const ControlChannel& channel);
+// Waits before each further try. In all far longer than a flood of strangers takes for as many
+// connections as a target keeps, and less than a person notices where it is no flood.
+inline constexpr std::array<std::chrono::milliseconds, 5> kNoRoomWaits = {
+    std::chrono::milliseconds(5), std::chrono::milliseconds(10), std::chrono::milliseconds(20),
+    std::chrono::milliseconds(40), std::chrono::milliseconds(80)};
+inline constexpr std::chrono::milliseconds kNoRoomConnectTimeout{500};
 
 // What the loss of a target that has not welcomed us yet may mean, behind `status`; any other
 // status is left as it is.

@@ -54,6 +54,7 @@ class Pinger {
  private:
   absl::Status Check() const;
   absl::Status Greet();
+  absl::StatusOr<control::ControlMessage> AskForWelcome(const control::ControlMessage& hello);
   absl::Status TimeRoundTrip();
   absl::Status MakeLanes();
   absl::Status MakeTcpLanes();
@@ -115,15 +116,27 @@ absl::Status Pinger::Check() const {
   return CheckOffer(offer_);
 }
 
+absl::StatusOr<control::ControlMessage> Pinger::AskForWelcome(
+    const control::ControlMessage& hello) {
+  GODWIT_RETURN_IF_ERROR(contact_.channel->Send(hello));
+  return Await(control::ControlMessage::kWelcome, "the target's welcome");
+}
+
 absl::Status Pinger::Greet() {
   const bool verbs_here = OffersVerbs(offer_);
   control::ControlMessage message;
   control::Hello& hello = *message.mutable_hello();
   hello = HelloOf(offer_, verbs_here, session_id_, contact_.channel->fd());
   hello.set_ping(true);
-  GODWIT_RETURN_IF_ERROR(ExplainHangUp(contact_.channel->Send(message)));
-  const absl::StatusOr<control::ControlMessage> answer =
-      Await(control::ControlMessage::kWelcome, "the target's welcome");
+  absl::StatusOr<control::ControlMessage> answer = AskForWelcome(message);
+  for (const std::chrono::milliseconds wait : kNoRoomWaits) {
+    if (answer.ok() || !MayHaveHadNoRoom(answer.status(), *contact_.channel)) break;
+    std::this_thread::sleep_for(wait);
+    auto contact = ContactTarget(options_.to, options_.trust, tls_.get(), kNoRoomConnectTimeout);
+    if (!contact.ok()) break;  // gone: the hang-up says more
+    contact_ = *std::move(contact);
+    answer = AskForWelcome(message);
+  }
   if (!answer.ok()) return ExplainHangUp(answer.status());
   const control::Welcome& welcome = answer->welcome();
   GODWIT_RETURN_IF_ERROR(CheckWelcome(hello, welcome));

@@ -45,16 +45,28 @@ absl::Status SourceSession::Impl::MakeChannel(std::chrono::milliseconds timeout)
   return absl::OkStatus();
 }
 
+absl::StatusOr<control::Welcome> SourceSession::Impl::AskForWelcome(
+    const control::ControlMessage& hello) {
+  GODWIT_RETURN_IF_ERROR(channel_->Send(hello));
+  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
+                          Await(control::ControlMessage::kWelcome, "the target's welcome"));
+  return answer.welcome();
+}
+
 absl::Status SourceSession::Impl::Greet() {
   control::ControlMessage message;
   control::Hello& hello = *message.mutable_hello();
   hello = HelloOf(Offer(), OffersVerbs(Offer()), session_id_, channel_->fd());
   hello.set_crc_off(!options_.crc);
-  GODWIT_RETURN_IF_ERROR(ExplainHangUp(channel_->Send(message)));
-  const absl::StatusOr<control::ControlMessage> answer =
-      Await(control::ControlMessage::kWelcome, "the target's welcome");
+  absl::StatusOr<control::Welcome> answer = AskForWelcome(message);
+  for (const std::chrono::milliseconds wait : kNoRoomWaits) {
+    if (answer.ok() || !MayHaveHadNoRoom(answer.status(), *channel_)) break;
+    GODWIT_RETURN_IF_ERROR(Pause(wait));
+    if (!MakeChannel(kNoRoomConnectTimeout).ok()) break;  // gone: the hang-up says more
+    answer = AskForWelcome(message);
+  }
   if (!answer.ok()) return ExplainHangUp(answer.status());
-  const control::Welcome& welcome = answer->welcome();
+  const control::Welcome& welcome = *answer;
   GODWIT_RETURN_IF_ERROR(CheckWelcome(hello, welcome));
   GODWIT_RETURN_IF_ERROR(ExportKeys());
   GODWIT_RETURN_IF_ERROR(TakeSealing(welcome.sealing()));

@@ -184,7 +184,9 @@ absl::Status ControlChannel::Flush() {
         outbox_.clear();
         return absl::OkStatus();
       }
-      return Fail(ErrnoStatus(error, "sending on the control channel failed"));
+      // (EPIPE, of a peer that closed its end, would be FailedPrecondition by itself.)
+      return Fail(absl::UnavailableError(
+          ErrnoStatus(error, "sending on the control channel failed").message()));
     }
     outbox_.erase(0, static_cast<size_t>(sent));
   }

@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <fcntl.h>
+#include <poll.h>
 
+#include <thread>
+
+#include "godwit/ping.h"
 #include "tests/engine/raw_target.h"
 #include "tests/engine/session_world.h"
 
@@ -267,6 +271,72 @@ TEST(SilentTargetTest, ATargetThatLoadsNothingMoreIsGivenUp) {
   EXPECT_EQ(report.outcome, SessionOutcome::kRolledBack);
   EXPECT_THAT(std::string(report.status.message()), HasSubstr("nothing more was loaded"));
   devices.ExpectAllIn(DeviceState::kRunning);
+}
+
+// Hung up on without a word, as by a target whose places strangers have all taken.
+class NoRoomTest : public testing::Test {
+ protected:
+  void HangUpOn(RawTarget& target, int callers) {
+    for (int i = 0; i < callers; ++i, ++came_) target.Accept().Reset();
+  }
+  // Until nobody has come for as long as the longest wait between two tries, and more.
+  void HangUpOnAll(RawTarget& target) {
+    pollfd next = {target.listener.get(), POLLIN, 0};
+    while (::poll(&next, 1, 2000) == 1) HangUpOn(target, 1);
+  }
+
+  int came_ = 0;
+};
+
+TEST_F(NoRoomTest, TheSourceTriesAgain) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [this](RawTarget& t) {
+    HangUpOn(t, 5);
+    t.Greet();
+    control::ControlMessage message;
+    message.mutable_abort()->set_reason("heard at last");
+    t.channel.Send(message);
+  });
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("heard at last"));
+  EXPECT_EQ(came_, 5);
+}
+
+TEST_F(NoRoomTest, ButNotWithoutEnd) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [this](RawTarget& t) { HangUpOnAll(t); });
+  EXPECT_EQ(came_, 6);
+  EXPECT_EQ(report.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("it had not welcomed us"));
+  devices.ExpectAllIn(DeviceState::kRunning);
+}
+
+TEST_F(NoRoomTest, NorOnceTheTargetHasSpoken) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  const SessionReport report = RunSource(devices, target, [this](RawTarget& t) {
+    RawChannel channel = t.AcceptChannel();
+    ++came_;
+    channel.SayPreface();
+    channel.HearPreface();
+    channel.Hang();
+    HangUpOnAll(t);
+  });
+  EXPECT_EQ(came_, 1);
+  EXPECT_EQ(report.status.code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(NoRoomTest, APingTriesAgainToo) {
+  const Watchdog watchdog("a ping that is hung up on");
+  RawTarget target;
+  std::thread thread([&] { HangUpOnAll(target); });
+  PingOptions options;
+  options.to = absl::StrCat("127.0.0.1:", target.port);
+  const auto report = Ping(options);
+  thread.join();
+  EXPECT_EQ(came_, 6);
+  EXPECT_THAT(std::string(report.status().message()), HasSubstr("it had not welcomed us"));
 }
 
 }  // namespace
