@@ -19,6 +19,11 @@ inline int ProcessorsToRunOn() {
   return CPU_COUNT(&processors);
 }
 
+// From so many on it is taken for better that one thread reads or writes while another sends or
+// receives. With two that source and target share it is not, see docs/performance.md; nothing else
+// was measured.
+inline constexpr int kProcessorsToOverlap = 4;
+
 }  // namespace godwit
 
 #endif  // GODWIT_BASE_PROCESSORS_H_

@@ -2,11 +2,9 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
-#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +14,7 @@
 #include <utility>
 
 #include "base/errno_status.h"
+#include "base/in_memory.h"
 #include "base/status_macros.h"
 #include "base/thread_name.h"
 
@@ -32,15 +31,6 @@ constexpr uint32_t kHelpPacketsMax = 4;
 // A write that takes longer is not for the worker, and so are the next few.
 constexpr std::chrono::milliseconds kHelpTimeMax{20};
 constexpr uint32_t kLeftPackets = 64;
-
-// Where a write is a copy and waits for no disk, no network and no device.
-bool IsInMemory(int fd) {
-  struct statfs system {};
-  if (::fstatfs(fd, &system) != 0) return false;
-  // A data_fd of VFIO's is on anon_inodefs, a pipe on pipefs, a socket on sockfs.
-  return system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC ||
-         system.f_type == HUGETLBFS_MAGIC;
-}
 
 std::optional<Notifier> NotifierIfAny() {
   absl::StatusOr<Notifier> notifier = Notifier::Create();

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/errno_status.h"
+#include "base/processors.h"
 #include "base/status_macros.h"
 #include "engine/contact.h"
 #include "engine/device_steps.h"
@@ -212,7 +213,9 @@ absl::Status SourceSession::Impl::StartWorker() {
   for (const Device* device : devices_) names.push_back(device->name());
   const SourceWorker::Limits limits = {
       options_.packet_bytes, budget_.chain_packets, window_packets_, lane_limits_.queue_packets,
-      options_.lanes,        lane_limits_,          transport_,      crc_};
+      options_.lanes, lane_limits_, transport_, crc_,
+      // Sealing is work enough for the worker.
+      sealing_ == Sealing::kOff && ProcessorsToRunOn() < kProcessorsToOverlap};
   lane_lives_.resize(options_.lanes);
   queue_pair_attempts_.resize(options_.lanes);
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));

@@ -46,6 +46,7 @@ class SourceWorker final : public WorkerBase {
     LaneLimits lane_limits;                         // of lanes that are made again
     TransportKind transport = TransportKind::kTcp;  // of the first lanes
     bool crc = true;                                // of payloads and streams
+    bool reads_at_once = false;                     // files in memory, on the worker's thread
   };
   // What the session's thread may look at while the worker runs; all relaxed, all only grow.
   struct DeviceCounters {
@@ -218,6 +219,7 @@ class SourceWorker final : public WorkerBase {
   void Order(size_t device, const std::function<void(Orders&)>& put);
   void TakeOrders();
   absl::Status TakeReceipts();
+  void ReadAtOnce();
   absl::Status PumpReaders();
   void PumpReader(size_t device);
   size_t NextPacketBytes() const;

@@ -21,6 +21,7 @@ absl::StatusOr<bool> SourceWorker::Step() {
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
   CollectSent();
   if (!new_lanes_.empty()) BringUpLanes();
+  ReadAtOnce();
   GODWIT_RETURN_IF_ERROR(SendPackets());
   NoteWaits();
   GODWIT_RETURN_IF_ERROR(PumpReaders());
@@ -64,6 +65,22 @@ absl::Status SourceWorker::TakeReceipts() {
   return absl::OkStatus();
 }
 
+// One packet, when there is no other that may go: what has been read goes out while it is in this
+// processor's cache. Devices in turn, as FindNext() takes them.
+void SourceWorker::ReadAtOnce() {
+  if (!limits_.reads_at_once || FindNext().has_value()) return;
+  for (size_t tried = 0; tried < devices_.size(); ++tried) {
+    StateReader* const reader = devices_[(next_device_ + tried) % devices_.size()].reader.get();
+    // One that has a packet waits for its window.
+    if (reader == nullptr || !reader->reads_at_once() || reader->has_packet()) continue;
+    const size_t packet_bytes = NextPacketBytes();
+    if (!reader->ReadAtOnce(packet_bytes)) continue;
+    ending_ = packet_bytes < limits_.packet_bytes;
+    look_again_ = true;  // for the next one
+    return;
+  }
+}
+
 absl::Status SourceWorker::PumpReaders() {
   for (size_t i = 0; i < devices_.size(); ++i) {
     DeviceSlot& device = devices_[i];
@@ -96,7 +113,7 @@ void SourceWorker::PumpReader(size_t device) {
   if (dry != slot.was_dry) counters.dry.store(dry, std::memory_order_relaxed);
   slot.was_dry = dry;
   if (reader.in_pre_copy() && hold_reads_.load(std::memory_order_relaxed)) return;
-  const size_t packet_bytes = reader.idle() ? NextPacketBytes() : 0;
+  const size_t packet_bytes = reader.idle() && !reader.reads_at_once() ? NextPacketBytes() : 0;
   if (packet_bytes == 0 || !reader.Pump(packet_bytes)) return;
   ending_ = packet_bytes < limits_.packet_bytes;
 }

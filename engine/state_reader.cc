@@ -4,13 +4,17 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/errno_status.h"
+#include "base/in_memory.h"
 #include "engine/read_outcome.h"
 
 namespace godwit {
@@ -23,6 +27,9 @@ bool IsPolledWell(int fd) {
   struct stat info {};
   return ::fstat(fd, &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode));
 }
+
+// A read that takes longer is not for the worker, which has lanes to look after.
+constexpr std::chrono::milliseconds kReadAtOnceMax{20};
 
 }  // namespace
 
@@ -63,10 +70,32 @@ void StateReader::EnterStopCopy() {
   dry_ = false;
 }
 
+void StateReader::LetWorkerRead() {
+  reads_at_once_ = state_ == DeviceState::kStopCopy && IsInMemory(data_fd_.get());
+}
+
+bool StateReader::MayRead() const {
+  return idle() && !dry_ && !ended_ && !cancelled_ && status_.ok();
+}
+
+bool StateReader::ReadAtOnce(size_t packet_bytes) {
+  if (!MayRead() || ready_.free() == 0) return false;
+  Buffer buffer = arena_.TryAcquire();
+  if (!buffer) return false;
+  std::byte* const payload = buffer.payload();
+  chain_.Push(std::move(buffer));
+  const Clock::Duration began = Clock::Steady().Now();
+  if (trace_ != nullptr) read_began_ = began;
+  const ssize_t got = ::read(data_fd_.get(), payload, std::min(packet_bytes, packet_bytes_));
+  const int result = got >= 0 ? static_cast<int>(got) : -errno;
+  // Memory that has to come from a swap device, say.
+  if (Clock::Steady().Now() - began > kReadAtOnceMax) reads_at_once_ = false;
+  OnComplete(result);
+  return true;
+}
+
 bool StateReader::Pump(size_t packet_bytes) {
-  if (!idle() || dry_ || ended_ || cancelled_ || !status_.ok() || ready_.free() < chain_packets_) {
-    return false;
-  }
+  if (!MayRead() || ready_.free() < chain_packets_) return false;
   for (uint32_t i = 0; i < chain_packets_; ++i) {
     Buffer buffer = arena_.TryAcquire();
     if (!buffer) break;

@@ -23,9 +23,13 @@ namespace godwit {
 // through us, and still has only one read in flight at a time: the kernel starts each when the one
 // before has completed. Short reads make short packets.
 //
+// A file in memory gives its bytes by a copy, and waits for nothing. With few processors to run on
+// it costs less when the thread that sends a packet has just read it, while it is in that
+// processor's cache, than when one of the kernel's does: ReadAtOnce().
+//
 // Ownership: owns the data_fd, the buffers being read into and the packets not yet popped.
 // Threads:   single-threaded, the ring's thread.
-// Blocking:  never.
+// Blocking:  never, but for the copy of ReadAtOnce().
 // Errors:    the first is final: status() has it, nothing more is read, packets that were read
 //            before it can still be popped.
 class StateReader final : IoRing::Op {
@@ -41,6 +45,8 @@ class StateReader final : IoRing::Op {
   StateReader(const StateReader&) = delete;
   StateReader& operator=(const StateReader&) = delete;
 
+  // Lets ReadAtOnce() read, where the stream is a file in memory, and in STOP_COPY.
+  void LetWorkerRead();
   // Where the spans of its reads go; null: nowhere.
   void SetTrace(TraceSink* trace) { trace_ = trace; }
 
@@ -49,6 +55,13 @@ class StateReader final : IoRing::Op {
   // most `packet_bytes`, or what the constructor had if that is less. Returns whether it did.
   bool Pump(size_t packet_bytes);
   bool Pump() { return Pump(packet_bytes_); }
+  // Whether packets are to be read by ReadAtOnce() in place of Pump(). Not for ever: a read that
+  // took its time was the last one.
+  bool reads_at_once() const { return reads_at_once_; }
+  // Reads a packet of at most `packet_bytes` on this thread; waits for no chain. Returns whether it
+  // tried: not without a free buffer, room for the packet, and a stream that goes on.
+  // REQUIRES: reads_at_once()
+  bool ReadAtOnce(size_t packet_bytes);
 
   // The stream's end has been read.
   bool ended() const { return ended_; }
@@ -86,6 +99,7 @@ class StateReader final : IoRing::Op {
   uint32_t packets() const { return next_index_; }
 
  private:
+  bool MayRead() const;
   void OnComplete(int result) override;
   void SetNonBlocking(bool on);
   void TakeData(Buffer buffer, size_t bytes);
@@ -109,6 +123,7 @@ class StateReader final : IoRing::Op {
   TraceSink* trace_ = nullptr;
   Clock::Duration read_began_{0};  // only for a trace
   DeviceState state_;
+  bool reads_at_once_ = false;
   bool dry_ = false;
   bool ended_ = false;
   bool cancelled_ = false;

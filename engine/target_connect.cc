@@ -20,9 +20,6 @@ namespace {
 
 // How long a source's lanes may take to come.
 constexpr std::chrono::seconds kLanesTimeout{8};
-// From so many on it is taken for better that one receives while another writes. With two that
-// share themselves with the source it is not, see docs/performance.md; nothing else was measured.
-constexpr int kProcessorsToOverlap = 4;
 
 }  // namespace
 

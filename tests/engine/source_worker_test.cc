@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -116,18 +117,21 @@ class WatchedLane final : public WireLane {
   const int fd_;
 };
 
-// A worker of one device, over such lanes.
+// A worker of one device, or some, over such lanes.
 class SourceWorkerTest : public testing::Test {
  protected:
   void Start(std::vector<std::unique_ptr<Lane>> lanes, uint32_t chain_packets,
-             uint32_t queue_packets, uint32_t window_packets) {
+             uint32_t queue_packets, uint32_t window_packets, size_t devices = 1,
+             bool reads_at_once = false) {
     SourceWorker::Limits limits;
     limits.packet_bytes = kPacketBytes;
     limits.chain_packets = chain_packets;
     limits.window_packets = window_packets;
     limits.queue_packets = queue_packets;
     limits.lanes = static_cast<uint32_t>(lanes.size());
-    worker_ = *SourceWorker::Make({"a device"}, limits, *arena_, events_);
+    limits.reads_at_once = reads_at_once;
+    const std::vector<std::string> names(devices, "a device");
+    worker_ = *SourceWorker::Make(names, limits, *arena_, events_);
     ASSERT_EQ(worker_->Start([&](IoRing&) {
       return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
     }),
@@ -233,6 +237,57 @@ TEST_F(SourceWorkerTest, AWindowThatWasFullOpensByParts) {
   until_sent(2 * kWindowPackets);  // lets the writer end
   writer.join();
   worker_->Stop();
+}
+
+TEST_F(SourceWorkerTest, FilesInMemoryAreReadInTurnAndNoFurtherThanThePacketThatGoesNext) {
+  const Watchdog watchdog("files in memory");
+  Wire wire;
+  constexpr uint32_t kFiles = 3;
+  constexpr uint32_t kPacketsAFile = 5;
+  constexpr uint32_t kQueuePackets = 4;
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
+  Start(std::move(lanes), /*chain_packets=*/4, kQueuePackets, kWindowPackets, kFiles,
+        /*reads_at_once=*/true);
+  std::vector<UniqueFd> files;
+  for (uint32_t i = 0; i < kFiles; ++i) {
+    UniqueFd file(::memfd_create("stream", MFD_CLOEXEC));
+    const std::string content(size_t{kPacketsAFile} * kPacketBytes, 'x');
+    ASSERT_EQ(::pwrite(file.get(), content.data(), content.size(), 0),
+              static_cast<ssize_t>(content.size()));
+    worker_->SetConfig(i, "config");
+    files.push_back(std::move(file));
+  }
+  for (uint32_t i = 0; i < kFiles; ++i) {
+    worker_->Open(i, std::move(files[i]), DeviceState::kStopCopy, nullptr);
+  }
+  // The lane is full: nothing has a receipt yet.
+  while (wire.packets() < kQueuePackets && !worker_->failed()) std::this_thread::yield();
+  Rounds(wire, 10);
+  uint32_t read = 0;
+  for (uint32_t i = 0; i < kFiles; ++i) read += worker_->device_counters(i).read_packets.load();
+  EXPECT_EQ(wire.packets(), kQueuePackets);
+  EXPECT_EQ(read, kQueuePackets + 1);
+
+  constexpr uint32_t kPackets = kFiles * (kPacketsAFile + 1);
+  while (wire.packets() < kPackets && !worker_->failed()) {
+    worker_->PutLaneReceipt(0, LaneCount(0, wire.packets()));
+    worker_->Wake();
+    std::this_thread::yield();
+  }
+  EXPECT_FALSE(worker_->failed()) << worker_->status();
+  worker_->Stop();
+  std::array<uint32_t, kFiles> next_index{};
+  const std::vector<PacketHeader> headers = wire.headers();
+  for (size_t i = 0; i < headers.size(); ++i) {
+    const bool all_go_on = *std::max_element(next_index.begin(), next_index.end()) <= kPacketsAFile;
+    // (Before, not all were open.)
+    if (i > kQueuePackets && all_go_on) {
+      EXPECT_NE(headers[i].device, headers[i - 1].device) << i;
+    }
+    EXPECT_EQ(headers[i].index, next_index.at(headers[i].device)++);
+  }
+  for (const uint32_t packets : next_index) EXPECT_EQ(packets, kPacketsAFile + 1);
 }
 
 // It is the lanes that are slow then, not the target.

@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <chrono>
 #include <filesystem>
@@ -287,6 +288,89 @@ TEST_P(StateReaderTest, ACancelledReadEndsAndItsBuffersAreFree) {
   EXPECT_EQ(arena_->free_count(), kArenaBuffers);
   EXPECT_FALSE(reader_->Pump());
   EXPECT_FALSE(reader_->finished());
+}
+
+class ReadAtOnceTest : public StateReaderTest {
+ protected:
+  static UniqueFd InMemory(const std::string& content) {
+    UniqueFd file(::memfd_create("stream", MFD_CLOEXEC));
+    WriteOut(file.get(), content);
+    ::lseek(file.get(), 0, SEEK_SET);
+    return file;
+  }
+  void ReadAllAtOnce() {
+    while (!reader_->finished() && reader_->status().ok()) {
+      ASSERT_TRUE(reader_->ReadAtOnce(kPacketBytes));
+      EXPECT_LE(arena_->buffer_count() - arena_->free_count(), 1U);
+      if (reader_->has_packet()) Take(reader_->PopPacket());
+    }
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Buffers, ReadAtOnceTest, testing::Values(false),
+                         [](const auto&) { return "Plain"; });
+
+TEST_P(ReadAtOnceTest, AFileInMemoryIsReadPacketByPacketWithoutTheRing) {
+  for (const size_t bytes : {size_t{0}, size_t{1}, kPacketBytes - 1, kPacketBytes, kPacketBytes + 1,
+                             size_t{50} * kPacketBytes + 17}) {
+    SCOPED_TRACE(bytes);
+    packets_.clear();
+    stream_.clear();
+    stream_crc_ = 0;
+    const std::string stream = RandomBytes(bytes, 5);
+    Read(InMemory(stream));
+    EXPECT_FALSE(reader_->reads_at_once()) << "nobody has let it";
+    reader_->LetWorkerRead();
+    ASSERT_TRUE(reader_->reads_at_once());
+    ReadAllAtOnce();
+    ExpectWhole(stream);
+    EXPECT_EQ(packets_.size(), (bytes + kPacketBytes - 1) / kPacketBytes);
+    EXPECT_FALSE(reader_->ReadAtOnce(kPacketBytes)) << "the stream is over";
+    EXPECT_EQ(ring_->in_flight(), 0U);
+    reader_.reset();
+  }
+}
+
+TEST_P(ReadAtOnceTest, WhatMayWaitIsNotReadThatWay) {
+  for (const bool in_pre_copy : {false, true}) {
+    SCOPED_TRACE(in_pre_copy ? "a file in PRE_COPY" : "a pipe");
+    reader_ = std::make_unique<StateReader>(
+        kDevice, "soft:a", in_pre_copy ? InMemory("GODWIT") : std::move(MakePipe().read),
+        kPacketBytes, kChainPackets, *ring_, *arena_,
+        in_pre_copy ? DeviceState::kPreCopy : DeviceState::kStopCopy);
+    reader_->LetWorkerRead();
+    EXPECT_FALSE(reader_->reads_at_once());
+  }
+}
+
+TEST_P(ReadAtOnceTest, GoesOnWhenThereAreBuffersAgainAndRoomForPackets) {
+  const std::string stream = RandomBytes(20 * kPacketBytes, 6);
+  Read(InMemory(stream));
+  reader_->LetWorkerRead();
+  std::vector<Buffer> elsewhere;
+  while (Buffer buffer = arena_->TryAcquire()) elsewhere.push_back(std::move(buffer));
+  EXPECT_FALSE(reader_->ReadAtOnce(kPacketBytes));
+  elsewhere.clear();
+  for (uint32_t i = 0; i < 2 * kChainPackets; ++i) {
+    EXPECT_TRUE(reader_->ReadAtOnce(kPacketBytes));
+  }
+  EXPECT_FALSE(reader_->ReadAtOnce(kPacketBytes)) << "two chains' worth wait";
+  while (reader_->has_packet()) Take(reader_->PopPacket());
+  ReadAllAtOnce();
+  ExpectWhole(stream);
+}
+
+TEST_P(ReadAtOnceTest, AnErrorIsFinalAndSaysWhere) {
+  const UniqueFd file = InMemory("GODWIT");
+  Read(UniqueFd(::open(absl::StrCat("/proc/self/fd/", file.get()).c_str(), O_WRONLY | O_CLOEXEC)));
+  reader_->LetWorkerRead();
+  ASSERT_TRUE(reader_->reads_at_once());
+  EXPECT_TRUE(reader_->ReadAtOnce(kPacketBytes));
+  EXPECT_FALSE(reader_->status().ok());
+  EXPECT_THAT(std::string(reader_->status().message()),
+              testing::AllOf(HasSubstr("soft:a"), HasSubstr("byte 0")));
+  EXPECT_FALSE(reader_->ReadAtOnce(kPacketBytes));
+  EXPECT_EQ(arena_->free_count(), kArenaBuffers);
 }
 
 TEST_P(StateReaderTest, TheConfigPacketClosesTheStream) {

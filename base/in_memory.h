@@ -1,0 +1,21 @@
+// Whether a file is in memory.
+#ifndef GODWIT_BASE_IN_MEMORY_H_
+#define GODWIT_BASE_IN_MEMORY_H_
+
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
+namespace godwit {
+
+// Where a read or a write is a copy and waits for no disk, no network and no device: fstatfs(2).
+inline bool IsInMemory(int fd) {
+  struct statfs system {};
+  if (::fstatfs(fd, &system) != 0) return false;
+  // A data_fd of VFIO's is on anon_inodefs, a pipe on pipefs, a socket on sockfs.
+  return system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC ||
+         system.f_type == HUGETLBFS_MAGIC;
+}
+
+}  // namespace godwit
+
+#endif  // GODWIT_BASE_IN_MEMORY_H_
