@@ -12,8 +12,10 @@ namespace {
 // Enough for a round trip at the rates that a lane reaches; more only costs cache.
 constexpr size_t kQueueBytes = 8 * kMiB;
 // A device's window, in all lanes' queues: a lane that is late holds the others up only when each
-// has carried its queue several times. Memory that is never used still costs its first touch.
+// has carried its queue several times. One lane alone keeps its order: its window only covers what
+// is loaded before the source hears of it. Memory that is never used still costs its first touch.
 constexpr size_t kWindowQueues = 4;
+constexpr size_t kWindowQueuesOfOneLane = 2;
 constexpr size_t kChainBytes = 4 * kMiB;
 
 uint32_t ClampTo(size_t value, uint32_t low, uint32_t high) {
@@ -44,7 +46,8 @@ TargetBudget PlanTarget(size_t arena_bytes, uint32_t devices, uint32_t lanes, si
   }
   const size_t for_lanes = size_t{lanes} * budget.receive_packets;
   const size_t for_windows = buffers > for_lanes ? buffers - for_lanes : 0;
-  const size_t window_of_use = kWindowQueues * size_t{lanes} * budget.queue_packets;
+  const size_t queues = lanes == 1 ? kWindowQueuesOfOneLane : kWindowQueues * lanes;
+  const size_t window_of_use = queues * budget.queue_packets;
   budget.window_packets =
       ClampTo(std::min(for_windows / devices, window_of_use), kWindowPacketsMin, kWindowPacketsMax);
   budget.buffers = for_lanes + size_t{devices} * budget.window_packets;

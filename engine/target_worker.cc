@@ -26,7 +26,7 @@ TargetWorker::TargetWorker(std::vector<Loader*> loaders, const Limits& limits, A
       limits_(limits),
       loaders_(std::move(loaders)),
       lane_slots_(limits.lanes),
-      packets_a_receipt_(std::max<uint32_t>(1, limits.queue_packets / 4)),
+      packets_a_receipt_(std::max<uint32_t>(1, limits.queue_packets / 2)),
       lane_counters_(limits.lanes) {
   for (LaneCounters& lane : lane_counters_) {
     lane.transport.store(limits.transport, std::memory_order_relaxed);

@@ -98,6 +98,8 @@ class TargetWorker final : public WorkerBase {
   // between.
   std::array<Buffer, 16> to_post_;
   uint64_t received_packets_ = 0;  // on all lanes
+  // Half of a lane's queue: each wakes up both control threads, and a worker has to make way for
+  // one of them. Where lanes wait for receipts this side is idle, and sends them earlier.
   const uint64_t packets_a_receipt_;
   uint64_t announced_packets_ = 0;  // at the last events().Notify()
   bool looked_again_ = true;        // since the last packet over TCP

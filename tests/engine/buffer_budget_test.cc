@@ -73,9 +73,9 @@ TEST(BufferBudgetTest, TheLanesOfTheTargetTakeHalfAtMost) {
 }
 
 // Memory that is never used still costs its first touch.
-TEST(BufferBudgetTest, AWindowIsNoLargerThanFourTimesWhatTheLanesHaveUnderWay) {
+TEST(BufferBudgetTest, AWindowIsNoLargerThanAFewTimesWhatTheLanesHaveUnderWay) {
   for (const uint32_t devices : {1U, 8U}) {
-    EXPECT_EQ(PlanTarget(size_t{4} << 30, devices, 1, kMiB, false).window_packets, 32U);
+    EXPECT_EQ(PlanTarget(size_t{4} << 30, devices, 1, kMiB, false).window_packets, 16U);
     EXPECT_EQ(PlanTarget(size_t{4} << 30, devices, 4, kMiB, false).window_packets, 128U);
   }
   EXPECT_EQ(PlanTarget(128 * kMiB, 1, 4, kMiB, false).window_packets, 119U);  // not reached
