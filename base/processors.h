@@ -3,7 +3,9 @@
 #define GODWIT_BASE_PROCESSORS_H_
 
 #include <sched.h>
+#include <unistd.h>
 
+#include <cstddef>
 #include <limits>
 
 namespace godwit {
@@ -23,6 +25,12 @@ inline int ProcessorsToRunOn() {
 // receives. With two that source and target share it is not, see docs/performance.md; nothing else
 // was measured.
 inline constexpr int kProcessorsToOverlap = 4;
+
+// A processor's second-level cache, in bytes; 0: not known (sysconf(3)).
+inline size_t SecondLevelCacheBytes() {
+  const long bytes = ::sysconf(_SC_LEVEL2_CACHE_SIZE);
+  return bytes > 0 ? static_cast<size_t>(bytes) : 0;
+}
 
 }  // namespace godwit
 

@@ -10,6 +10,7 @@
 #include "base/errno_status.h"
 #include "base/processors.h"
 #include "base/status_macros.h"
+#include "base/units.h"
 #include "engine/contact.h"
 #include "engine/device_steps.h"
 #include "engine/source_impl.h"
@@ -17,6 +18,12 @@
 #include "transport/tcp/tcp_socket.h"
 
 namespace godwit {
+namespace {
+
+// Below, what each packet costs by itself begins to tell.
+constexpr size_t kAtOnceBytesMin = 256 * kKiB;
+
+}  // namespace
 
 SessionOffer SourceSession::Impl::Offer() const {
   return {options_.transport, options_.rdma_device, options_.lanes, options_.packet_bytes,
@@ -205,6 +212,15 @@ absl::Status SourceSession::Impl::MakeVerbsLanes() {
   return channel_->Send(message);
 }
 
+// The worker reads files in memory itself where there are few processors, unless it has packets to
+// seal, which is work enough. What it reads a socket copies at once: both are to find it in cache.
+size_t SourceSession::Impl::AtOnceBytes() const {
+  if (sealing_ != Sealing::kOff || ProcessorsToRunOn() >= kProcessorsToOverlap) return 0;
+  const size_t cache_bytes = SecondLevelCacheBytes();
+  if (transport_ != TransportKind::kTcp || cache_bytes == 0) return options_.packet_bytes;
+  return std::min(std::max(cache_bytes / 4, kAtOnceBytesMin), options_.packet_bytes);
+}
+
 absl::Status SourceSession::Impl::StartWorker() {
   loaded_bytes_.resize(devices_.size());
   loaded_packets_.resize(devices_.size());
@@ -213,9 +229,8 @@ absl::Status SourceSession::Impl::StartWorker() {
   for (const Device* device : devices_) names.push_back(device->name());
   const SourceWorker::Limits limits = {
       options_.packet_bytes, budget_.chain_packets, window_packets_, lane_limits_.queue_packets,
-      options_.lanes, lane_limits_, transport_, crc_,
-      // Sealing is work enough for the worker.
-      sealing_ == Sealing::kOff && ProcessorsToRunOn() < kProcessorsToOverlap};
+      options_.lanes,        lane_limits_,          transport_,      crc_,
+      AtOnceBytes()};
   lane_lives_.resize(options_.lanes);
   queue_pair_attempts_.resize(options_.lanes);
   GODWIT_ASSIGN_OR_RETURN(worker_, SourceWorker::Make(std::move(names), limits, *arena_, events()));

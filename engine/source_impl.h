@@ -57,6 +57,7 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status MakeTcpLanes();
   absl::StatusOr<control::ControlMessage> AwaitLanes();
   absl::Status MakeVerbsLanes();
+  size_t AtOnceBytes() const;
   absl::Status StartWorker();
 
   absl::Status PreCopy();

@@ -131,7 +131,7 @@ void SourceWorker::TakeOrders() {
           static_cast<uint16_t>(i), names_[i], std::move(orders.data_fd), limits_.packet_bytes,
           limits_.chain_packets, ring(), arena(), orders.state, limits_.crc);
       device.reader->SetTrace(trace());
-      if (limits_.reads_at_once) device.reader->LetWorkerRead();
+      if (limits_.at_once_bytes > 0) device.reader->LetWorkerRead();
       device.trip_began = orders.at;
       device.end_expected = std::min(orders.bytes_expected, kBytesExpectedMax);
     }

@@ -46,7 +46,9 @@ class SourceWorker final : public WorkerBase {
     LaneLimits lane_limits;                         // of lanes that are made again
     TransportKind transport = TransportKind::kTcp;  // of the first lanes
     bool crc = true;                                // of payloads and streams
-    bool reads_at_once = false;                     // files in memory, on the worker's thread
+    // Files in memory are read on the worker's thread, in packets of at most so many; 0: they are
+    // not.
+    size_t at_once_bytes = 0;
   };
   // What the session's thread may look at while the worker runs; all relaxed, all only grow.
   struct DeviceCounters {

@@ -68,13 +68,13 @@ absl::Status SourceWorker::TakeReceipts() {
 // One packet, when there is no other that may go: what has been read goes out while it is in this
 // processor's cache. Devices in turn, as FindNext() takes them.
 void SourceWorker::ReadAtOnce() {
-  if (!limits_.reads_at_once || FindNext().has_value()) return;
+  if (limits_.at_once_bytes == 0 || FindNext().has_value()) return;
   for (size_t tried = 0; tried < devices_.size(); ++tried) {
     StateReader* const reader = devices_[(next_device_ + tried) % devices_.size()].reader.get();
     // One that has a packet waits for its window.
     if (reader == nullptr || !reader->reads_at_once() || reader->has_packet()) continue;
     const size_t packet_bytes = NextPacketBytes();
-    if (!reader->ReadAtOnce(packet_bytes)) continue;
+    if (!reader->ReadAtOnce(std::min(packet_bytes, limits_.at_once_bytes))) continue;
     ending_ = packet_bytes < limits_.packet_bytes;
     look_again_ = true;  // for the next one
     return;

@@ -122,14 +122,14 @@ class SourceWorkerTest : public testing::Test {
  protected:
   void Start(std::vector<std::unique_ptr<Lane>> lanes, uint32_t chain_packets,
              uint32_t queue_packets, uint32_t window_packets, size_t devices = 1,
-             bool reads_at_once = false) {
+             size_t at_once_bytes = 0) {
     SourceWorker::Limits limits;
     limits.packet_bytes = kPacketBytes;
     limits.chain_packets = chain_packets;
     limits.window_packets = window_packets;
     limits.queue_packets = queue_packets;
     limits.lanes = static_cast<uint32_t>(lanes.size());
-    limits.reads_at_once = reads_at_once;
+    limits.at_once_bytes = at_once_bytes;
     const std::vector<std::string> names(devices, "a device");
     worker_ = *SourceWorker::Make(names, limits, *arena_, events_);
     ASSERT_EQ(worker_->Start([&](IoRing&) {
@@ -248,7 +248,7 @@ TEST_F(SourceWorkerTest, FilesInMemoryAreReadInTurnAndNoFurtherThanThePacketThat
   std::vector<std::unique_ptr<Lane>> lanes;
   lanes.push_back(std::make_unique<WireLane>(wire, /*breaks=*/false));
   Start(std::move(lanes), /*chain_packets=*/4, kQueuePackets, kWindowPackets, kFiles,
-        /*reads_at_once=*/true);
+        /*at_once_bytes=*/kPacketBytes);
   std::vector<UniqueFd> files;
   for (uint32_t i = 0; i < kFiles; ++i) {
     UniqueFd file(::memfd_create("stream", MFD_CLOEXEC));
