@@ -214,10 +214,12 @@ absl::Status SourceSession::Impl::MakeVerbsLanes() {
 
 // The worker reads files in memory itself where there are few processors, unless it has packets to
 // seal, which is work enough. What it reads a socket copies at once: both are to find it in cache.
+// Queue pairs want packets in bursts, and a NIC fetches them by itself.
 size_t SourceSession::Impl::AtOnceBytes() const {
-  if (sealing_ != Sealing::kOff || ProcessorsToRunOn() >= kProcessorsToOverlap) return 0;
+  if (transport_ != TransportKind::kTcp || sealing_ != Sealing::kOff) return 0;
+  if (ProcessorsToRunOn() >= kProcessorsToOverlap) return 0;
   const size_t cache_bytes = SecondLevelCacheBytes();
-  if (transport_ != TransportKind::kTcp || cache_bytes == 0) return options_.packet_bytes;
+  if (cache_bytes == 0) return options_.packet_bytes;
   return std::min(std::max(cache_bytes / 4, kAtOnceBytesMin), options_.packet_bytes);
 }
 
