@@ -3,12 +3,17 @@
 #define GODWIT_BASE_IN_MEMORY_H_
 
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 
 namespace godwit {
 
-// Where a read or a write is a copy and waits for no disk, no network and no device: fstatfs(2).
+// A regular file where a read or a write is a copy and waits for no disk, no network and no device:
+// fstatfs(2).
 inline bool IsInMemory(int fd) {
+  // (A FIFO or a device node is on the file system that its path is on.)
+  struct stat file {};
+  if (::fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) return false;
   struct statfs system {};
   if (::fstatfs(fd, &system) != 0) return false;
   // A data_fd of VFIO's is on anon_inodefs, a pipe on pipefs, a socket on sockfs.

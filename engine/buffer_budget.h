@@ -2,6 +2,7 @@
 #ifndef GODWIT_ENGINE_BUFFER_BUDGET_H_
 #define GODWIT_ENGINE_BUFFER_BUDGET_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -40,6 +41,12 @@ SourceBudget PlanSource(size_t arena_bytes, uint32_t devices, uint32_t lanes, si
 
 // What a buffer must hold: a data packet or the config packet, whichever is larger.
 size_t PayloadBytesMax(size_t packet_bytes);
+
+// Of a device's window: what is worth a receipt, and going on for, once it is full. An eighth; of a
+// small one up to four packets, so that they don't come one by one.
+constexpr uint32_t WindowPart(uint32_t window_packets) {
+  return std::max({window_packets / 8, std::min<uint32_t>(window_packets / 4, 4), uint32_t{1}});
+}
 
 }  // namespace godwit
 

@@ -35,7 +35,8 @@ absl::StatusOr<Contact> ContactTarget(const std::string& to, const TrustOptions&
 }
 
 bool MayHaveHadNoRoom(const absl::Status& status, const ControlChannel& channel) {
-  return absl::IsUnavailable(status) && channel.standing() == ControlChannel::Standing::kSilent;
+  return absl::IsUnavailable(status) && channel.hung_up() &&
+         channel.standing() == ControlChannel::Standing::kSilent;
 }
 
 absl::Status ExplainHangUp(absl::Status status) {

@@ -17,6 +17,7 @@
 #include "base/in_memory.h"
 #include "base/status_macros.h"
 #include "base/thread_name.h"
+#include "engine/buffer_budget.h"
 
 namespace godwit {
 namespace {
@@ -44,7 +45,7 @@ Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t
                const Notifier& progress, std::unique_ptr<StreamCheck> check)
     : device_(device),
       window_(window),
-      packets_a_receipt_(std::max<uint32_t>(1, window_packets / 8)),
+      packets_a_receipt_(WindowPart(window_packets)),
       progress_(progress),
       check_(std::move(check)),
       data_fd_(std::move(data_fd)),

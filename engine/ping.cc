@@ -54,7 +54,7 @@ class Pinger {
  private:
   absl::Status Check() const;
   absl::Status Greet();
-  absl::StatusOr<control::ControlMessage> AskForWelcome(const control::ControlMessage& hello);
+  absl::StatusOr<control::ControlMessage> AskForWelcome(bool verbs_here, control::Hello& hello);
   absl::Status TimeRoundTrip();
   absl::Status MakeLanes();
   absl::Status MakeTcpLanes();
@@ -116,26 +116,27 @@ absl::Status Pinger::Check() const {
   return CheckOffer(offer_);
 }
 
-absl::StatusOr<control::ControlMessage> Pinger::AskForWelcome(
-    const control::ControlMessage& hello) {
-  GODWIT_RETURN_IF_ERROR(contact_.channel->Send(hello));
+absl::StatusOr<control::ControlMessage> Pinger::AskForWelcome(bool verbs_here,
+                                                              control::Hello& hello) {
+  hello = HelloOf(offer_, verbs_here, session_id_, contact_.channel->fd());
+  hello.set_ping(true);
+  control::ControlMessage message;
+  *message.mutable_hello() = hello;
+  GODWIT_RETURN_IF_ERROR(contact_.channel->Send(message));
   return Await(control::ControlMessage::kWelcome, "the target's welcome");
 }
 
 absl::Status Pinger::Greet() {
   const bool verbs_here = OffersVerbs(offer_);
-  control::ControlMessage message;
-  control::Hello& hello = *message.mutable_hello();
-  hello = HelloOf(offer_, verbs_here, session_id_, contact_.channel->fd());
-  hello.set_ping(true);
-  absl::StatusOr<control::ControlMessage> answer = AskForWelcome(message);
+  control::Hello hello;
+  absl::StatusOr<control::ControlMessage> answer = AskForWelcome(verbs_here, hello);
   for (const std::chrono::milliseconds wait : kNoRoomWaits) {
     if (answer.ok() || !MayHaveHadNoRoom(answer.status(), *contact_.channel)) break;
     std::this_thread::sleep_for(wait);
     auto contact = ContactTarget(options_.to, options_.trust, tls_.get(), kNoRoomConnectTimeout);
     if (!contact.ok()) break;  // gone: the hang-up says more
     contact_ = *std::move(contact);
-    answer = AskForWelcome(message);
+    answer = AskForWelcome(verbs_here, hello);
   }
   if (!answer.ok()) return ExplainHangUp(answer.status());
   const control::Welcome& welcome = answer->welcome();

@@ -53,25 +53,27 @@ absl::Status SourceSession::Impl::MakeChannel(std::chrono::milliseconds timeout)
   return absl::OkStatus();
 }
 
-absl::StatusOr<control::Welcome> SourceSession::Impl::AskForWelcome(
-    const control::ControlMessage& hello) {
-  GODWIT_RETURN_IF_ERROR(channel_->Send(hello));
+absl::StatusOr<control::Welcome> SourceSession::Impl::AskForWelcome(control::Hello& hello) {
+  hello = HelloOf(Offer(), OffersVerbs(Offer()), session_id_, channel_->fd());
+  hello.set_crc_off(!options_.crc);
+  control::ControlMessage message;
+  *message.mutable_hello() = hello;
+  GODWIT_RETURN_IF_ERROR(channel_->Send(message));
   GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage answer,
                           Await(control::ControlMessage::kWelcome, "the target's welcome"));
   return answer.welcome();
 }
 
 absl::Status SourceSession::Impl::Greet() {
-  control::ControlMessage message;
-  control::Hello& hello = *message.mutable_hello();
-  hello = HelloOf(Offer(), OffersVerbs(Offer()), session_id_, channel_->fd());
-  hello.set_crc_off(!options_.crc);
-  absl::StatusOr<control::Welcome> answer = AskForWelcome(message);
+  control::Hello hello;
+  absl::StatusOr<control::Welcome> answer = AskForWelcome(hello);
   for (const std::chrono::milliseconds wait : kNoRoomWaits) {
     if (answer.ok() || !MayHaveHadNoRoom(answer.status(), *channel_)) break;
     GODWIT_RETURN_IF_ERROR(Pause(wait));
-    if (!MakeChannel(kNoRoomConnectTimeout).ok()) break;  // gone: the hang-up says more
-    answer = AskForWelcome(message);
+    const absl::Status made = MakeChannel(kNoRoomConnectTimeout);
+    if (absl::IsCancelled(made)) return made;
+    if (!made.ok()) break;  // gone: the hang-up says more
+    answer = AskForWelcome(hello);
   }
   if (!answer.ok()) return ExplainHangUp(answer.status());
   const control::Welcome& welcome = *answer;
@@ -214,12 +216,13 @@ absl::Status SourceSession::Impl::MakeVerbsLanes() {
 
 // The worker reads files in memory itself where there are few processors, unless it has packets to
 // seal, which is work enough. What it reads a socket copies at once: both are to find it in cache.
+// Where there is a network its delay wants lanes that hold more.
 // Queue pairs want packets in bursts, and a NIC fetches them by itself.
 size_t SourceSession::Impl::AtOnceBytes() const {
   if (transport_ != TransportKind::kTcp || sealing_ != Sealing::kOff) return 0;
   if (ProcessorsToRunOn() >= kProcessorsToOverlap) return 0;
   const size_t cache_bytes = SecondLevelCacheBytes();
-  if (cache_bytes == 0) return options_.packet_bytes;
+  if (cache_bytes == 0 || !IsOnLoopback(channel_->fd())) return options_.packet_bytes;
   return std::min(std::max(cache_bytes / 4, kAtOnceBytesMin), options_.packet_bytes);
 }
 

@@ -51,7 +51,7 @@ class SourceSession::Impl final : public SessionBase {
   absl::Status TakeSealing(control::Sealing sealing);
   absl::Status MakeChannel(std::chrono::milliseconds timeout);
   absl::Status Greet();
-  absl::StatusOr<control::Welcome> AskForWelcome(const control::ControlMessage& hello);
+  absl::StatusOr<control::Welcome> AskForWelcome(control::Hello& hello);
   absl::Status ExchangeDeviceTables();
   absl::Status MakeArenaAndLanes();
   absl::Status MakeTcpLanes();

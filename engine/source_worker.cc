@@ -134,6 +134,7 @@ void SourceWorker::TakeOrders() {
           limits_.chain_packets, ring(), arena(), orders.state, limits_.crc);
       device.reader->SetTrace(trace());
       if (limits_.at_once_bytes > 0) device.reader->LetWorkerRead();
+      reads_at_once_ |= device.reader->reads_at_once();
       device.trip_began = orders.at;
       device.end_expected = std::min(orders.bytes_expected, kBytesExpectedMax);
     }

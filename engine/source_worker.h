@@ -136,8 +136,6 @@ class SourceWorker final : public WorkerBase {
   std::optional<Clock::Duration> TakeTrip(size_t device, uint32_t loaded);
 
  private:
-  // The part of a window that is worth going on for.
-  static constexpr uint32_t kWindowParts = 8;
   // Given to a lane at once: one doorbell of a NIC, and one system call of soft-RoCE.
   static constexpr size_t kBurstPacketsMax = 16;
 
@@ -255,9 +253,10 @@ class SourceWorker final : public WorkerBase {
   LaneSchedule schedule_;
   Clock::Duration now_{0};  // as last looked
   size_t next_device_ = 0;
-  bool lanes_wanted_ = false;  // a packet waits for a lane
-  bool look_again_ = false;    // another round has something to do
-  bool ending_ = false;        // packets get smaller, so that lanes end together
+  bool lanes_wanted_ = false;   // a packet waits for a lane
+  bool look_again_ = false;     // another round has something to do
+  bool reads_at_once_ = false;  // some reader does, or did
+  bool ending_ = false;         // packets get smaller, so that lanes end together
   struct Again {
     size_t lane = 0;  // that it was on
     Packet packet;

@@ -7,6 +7,7 @@
 
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "engine/buffer_budget.h"
 #include "engine/last_packets.h"
 #include "engine/source_worker.h"
 
@@ -68,14 +69,14 @@ absl::Status SourceWorker::TakeReceipts() {
 // One packet, when there is no other that may go: what has been read goes out while it is in this
 // processor's cache. Devices in turn, as FindNext() takes them.
 void SourceWorker::ReadAtOnce() {
-  if (limits_.at_once_bytes == 0 || FindNext().has_value()) return;
+  if (!reads_at_once_ || FindNext().has_value()) return;
   for (size_t tried = 0; tried < devices_.size(); ++tried) {
     StateReader* const reader = devices_[(next_device_ + tried) % devices_.size()].reader.get();
     // One that has a packet waits for its window.
     if (reader == nullptr || !reader->reads_at_once() || reader->has_packet()) continue;
     const size_t packet_bytes = NextPacketBytes();
     if (!reader->ReadAtOnce(std::min(packet_bytes, limits_.at_once_bytes))) continue;
-    ending_ = packet_bytes < limits_.packet_bytes;
+    ending_ = packet_bytes < std::min(limits_.packet_bytes, limits_.at_once_bytes);
     look_again_ = true;  // for the next one
     return;
   }
@@ -173,7 +174,7 @@ bool SourceWorker::MayTake(DeviceSlot& device) {
                                                                : device.reader->front_index();
   const uint64_t end = uint64_t{device.loaded_packets} + limits_.window_packets;
   const uint64_t room = end > next_index ? end - next_index : 0;
-  const uint64_t worth = std::max<uint32_t>(1, limits_.window_packets / kWindowParts);
+  const uint64_t worth = WindowPart(limits_.window_packets);
   device.window_full = device.window_full ? room < worth : room == 0;
   return !device.window_full;
 }
@@ -227,6 +228,7 @@ absl::Status SourceWorker::SendPackets() {
     // No wire stands still while the next packet is sealed. To choose one takes no time.
     const bool at_once = seal != nullptr || slot.burst_packets == kBurstPacketsMax;
     if (at_once) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
+    look_again_ |= reads_at_once_;  // for a packet to send after it
   }
   for (size_t at = 0; at < lane_slots_.size(); ++at) {
     if (lane_slots_[at].burst_packets > 0) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
@@ -330,7 +332,8 @@ void SourceWorker::NoteWaits() {
              (device.reader != nullptr && device.reader->has_packet());
   }
   const bool room = !lanes_wanted_ && schedule_.HasRoom(limits_.packet_bytes);
-  starved_.Set(room && !ready && !all_sent());
+  const bool reads = reads_at_once_ && look_again_;
+  starved_.Set(room && !ready && !reads && !all_sent());
   stalled_.Set(room && ready);
 }
 

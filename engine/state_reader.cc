@@ -28,8 +28,10 @@ bool IsPolledWell(int fd) {
   return ::fstat(fd, &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode));
 }
 
-// A read that takes longer is not for the worker, which has lanes to look after.
+// A read that takes longer is not for the worker, which has lanes to look after; and so are some
+// more.
 constexpr std::chrono::milliseconds kReadAtOnceMax{20};
+constexpr uint32_t kLeftPackets = 64;  // the next ones after it
 
 }  // namespace
 
@@ -71,7 +73,7 @@ void StateReader::EnterStopCopy() {
 }
 
 void StateReader::LetWorkerRead() {
-  reads_at_once_ = state_ == DeviceState::kStopCopy && IsInMemory(data_fd_.get());
+  may_read_at_once_ = state_ == DeviceState::kStopCopy && IsInMemory(data_fd_.get());
 }
 
 bool StateReader::MayRead() const {
@@ -89,8 +91,9 @@ bool StateReader::ReadAtOnce(size_t packet_bytes) {
   const ssize_t got = ::read(data_fd_.get(), payload, std::min(packet_bytes, packet_bytes_));
   const int result = got >= 0 ? static_cast<int>(got) : -errno;
   // Memory that has to come from a swap device, say.
-  if (Clock::Steady().Now() - began > kReadAtOnceMax) reads_at_once_ = false;
+  const bool slow = Clock::Steady().Now() - began > kReadAtOnceMax;
   OnComplete(result);
+  if (slow) left_packets_ = kLeftPackets;
   return true;
 }
 
@@ -176,6 +179,7 @@ void StateReader::TakeData(Buffer buffer, size_t bytes) {
   if (crc_) stream_crc_ = Crc32cExtend(stream_crc_, buffer.payload_span());
   packet.header.crc_after = stream_crc_;
   stream_bytes_ += bytes;
+  if (left_packets_ > 0) --left_packets_;
   packet.buffer = std::move(buffer);
   ready_.Push(std::move(packet));
 }

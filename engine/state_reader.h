@@ -55,9 +55,9 @@ class StateReader final : IoRing::Op {
   // most `packet_bytes`, or what the constructor had if that is less. Returns whether it did.
   bool Pump(size_t packet_bytes);
   bool Pump() { return Pump(packet_bytes_); }
-  // Whether packets are to be read by ReadAtOnce() in place of Pump(). Not for ever: a read that
-  // took its time was the last one.
-  bool reads_at_once() const { return reads_at_once_; }
+  // Whether packets are to be read by ReadAtOnce() in place of Pump(). Not for some packets after a
+  // read that took its time.
+  bool reads_at_once() const { return may_read_at_once_ && left_packets_ == 0; }
   // Reads a packet of at most `packet_bytes` on this thread; waits for no chain. Returns whether it
   // tried: not without a free buffer, room for the packet, and a stream that goes on.
   // REQUIRES: reads_at_once()
@@ -123,7 +123,8 @@ class StateReader final : IoRing::Op {
   TraceSink* trace_ = nullptr;
   Clock::Duration read_began_{0};  // only for a trace
   DeviceState state_;
-  bool reads_at_once_ = false;
+  bool may_read_at_once_ = false;
+  uint32_t left_packets_ = 0;  // that are left to the ring before the worker reads again
   bool dry_ = false;
   bool ended_ = false;
   bool cancelled_ = false;

@@ -179,6 +179,7 @@ absl::Status ControlChannel::Flush() {
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return absl::OkStatus();
     if (sent < 0) {
       const int error = errno;
+      hung_up_ = true;
       // The peer may have said why before it left: let Receive() find that first.
       if (ReadSome().ok() && !inbox_.empty()) {
         outbox_.clear();
@@ -199,6 +200,7 @@ absl::Status ControlChannel::ReadSome() {
     const ssize_t got = ::recv(socket_.get(), bytes, sizeof(bytes), 0);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+    hung_up_ |= got <= 0;
     if (got < 0) {
       if (!inbox_.empty()) {  // what came before the reset still counts
         peer_closed_ = true;

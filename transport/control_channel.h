@@ -110,6 +110,9 @@ class ControlChannel {
   // round-trip time, as the kernel has it (TCP_INFO); 0 where it has none.
   Clock::Duration round_trip() const;
 
+  // The peer has closed the connection, or it broke: not that it was silent.
+  bool hung_up() const { return hung_up_; }
+
   // Since when nothing has come from the peer.
   Clock::Duration last_received() const { return last_received_; }
 
@@ -147,6 +150,7 @@ class ControlChannel {
   std::array<Clock::Duration, kProbesKept> probes_took_{};  // the last ones, in a circle
   size_t answered_ = 0;
   bool peer_closed_ = false;
+  bool hung_up_ = false;
   bool end_of_stream_ = false;  // closed in order, not by a reset
   absl::Status status_;
 };

@@ -51,7 +51,7 @@ struct PingReport {
 // up to its lanes, and then fills these with packets of zeros for a while. Uses 4 packets a lane.
 //
 // Threads:   any; makes one more.
-// Blocking:  for connect_timeout, time and 12 s at most; looking up a name may take longer.
+// Blocking:  for connect_timeout, time and 13 s at most; looking up a name may take longer.
 // Errors:    as SourceSession's until the devices would be touched. Aborted: the target gives its
 //            reason. Unavailable or DeadlineExceeded: it is there, but hangs up or does not
 //            answer, as a target does whose session has begun.

@@ -81,6 +81,14 @@ TEST(BufferBudgetTest, AWindowIsNoLargerThanAFewTimesWhatTheLanesHaveUnderWay) {
   EXPECT_EQ(PlanTarget(128 * kMiB, 1, 4, kMiB, false).window_packets, 119U);  // not reached
 }
 
+TEST(BufferBudgetTest, APartOfAWindowIsAnEighthAndOfASmallOneUpToFourPackets) {
+  EXPECT_EQ(WindowPart(4), 1U);
+  EXPECT_EQ(WindowPart(8), 2U);
+  EXPECT_EQ(WindowPart(16), 4U);
+  EXPECT_EQ(WindowPart(32), 4U);
+  EXPECT_EQ(WindowPart(119), 14U);
+}
+
 TEST(BufferBudgetTest, MoreMemoryMakesALargerWindow) {
   uint32_t before = 0;
   for (size_t arena_bytes = 0; arena_bytes <= 1024 * kMiB; arena_bytes += 64 * kMiB) {

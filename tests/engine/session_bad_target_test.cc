@@ -327,6 +327,23 @@ TEST_F(NoRoomTest, NorOnceTheTargetHasSpoken) {
   EXPECT_EQ(report.status.code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(NoRoomTest, NorOfATargetThatOnlySaysNothing) {
+  const Devices devices({kSpec}, DeviceRole::kSource);
+  RawTarget target;
+  SourceOptions options;
+  options.answer_timeout = std::chrono::milliseconds(300);
+  const SessionReport report = RunSource(
+      devices, target,
+      [this](RawTarget& t) {
+        t.channel = RawChannel(t.Accept());
+        ++came_;
+        HangUpOnAll(t);
+      },
+      options);
+  EXPECT_EQ(came_, 1);
+  EXPECT_EQ(report.status.code(), absl::StatusCode::kDeadlineExceeded) << report.status;
+}
+
 TEST_F(NoRoomTest, APingTriesAgainToo) {
   const Watchdog watchdog("a ping that is hung up on");
   RawTarget target;

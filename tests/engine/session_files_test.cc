@@ -1,12 +1,14 @@
-// Goal: files in memory arrive whole whoever writes them: with few processors the target's worker,
-// with more, or when packets are sealed, the loaders; and a session that ends early leaves none of
-// them half made.
+// Goal: files in memory arrive whole whoever reads and writes them: with few processors the
+// workers, with more, or when packets are sealed, the kernel's threads and the loaders; and a
+// session that ends early leaves none of them half made.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 
+#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -14,10 +16,13 @@
 #include <random>
 #include <thread>
 
+#include "base/processors.h"
 #include "tests/engine/session_world.h"
 
 namespace godwit {
 namespace {
+
+constexpr size_t kPacketBytesLarge = 8'000'000;  // more than the largest file
 
 // On tmpfs, wherever that is; the worker helps nowhere else.
 std::filesystem::path MemoryFolder() {
@@ -50,6 +55,18 @@ class WriterCounts final : public TraceSink {
   std::mutex mutex_;
   std::map<std::string, uint64_t> packets_;
   uint64_t bytes_ = 0;
+};
+
+// How many packets of the first device were read.
+class ReadCounts final : public TraceSink {
+ public:
+  void OnSpan(const TraceSpan& span) override {
+    if (span.track == TraceSpan::Track::kReader && span.device == 0 && span.bytes > 0) ++packets_;
+  }
+  uint64_t packets() const { return packets_; }
+
+ private:
+  std::atomic<uint64_t> packets_{0};
 };
 
 class SessionFilesTest : public testing::Test {
@@ -121,9 +138,35 @@ TEST_F(SessionFilesTest, OnOneProcessorTheWorkerWrites) {
   EXPECT_EQ(writers_.bytes(), total_bytes_);
 }
 
+// In packets that its cache holds, though larger ones are allowed.
+TEST_F(SessionFilesTest, OnOneProcessorTheWorkerReads) {
+  const Watchdog watchdog("files");
+  if (SecondLevelCacheBytes() == 0) GTEST_SKIP() << "this processor's cache is not known";
+  RunOnOneProcessor();
+  Devices source_devices(source_specs_, DeviceRole::kSource);
+  Devices target_devices(target_specs_, DeviceRole::kTarget);
+  RunningTarget target(target_devices.pointers(), RunningTarget::DefaultOptions());
+  ReadCounts reads;
+  SourceOptions options = SourceOptionsFor(target.Port());
+  options.lanes = 1;
+  options.packet_bytes = kPacketBytesLarge;
+  options.trace = &reads;
+  RecordingObserver observer;
+  SourceSession source(std::move(options), source_devices.pointers(), observer);
+  EXPECT_EQ(source.Run().outcome, SessionOutcome::kDone);
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
+  EXPECT_EQ(ContentOf("large.target"), ContentOf("large.source"));
+  const size_t packet_bytes =
+      std::min(std::max<size_t>(SecondLevelCacheBytes() / 4, 256 << 10), kPacketBytesLarge);
+  // Fewer, if a read took so long that the kernel's threads did the next ones.
+  EXPECT_GT(reads.packets(), 1U);
+  EXPECT_LE(reads.packets(), (sizes_[0].second + packet_bytes - 1) / packet_bytes);
+}
+
 TEST_F(SessionFilesTest, SealedPacketsAreTheLoaders) {
   const Watchdog watchdog("files");
   RunOnOneProcessor();
+  ReadCounts reads;
   const std::string key = (folder_ / "psk").string();
   std::ofstream(key) << std::string(64, '7');
   std::filesystem::permissions(key, std::filesystem::perms::owner_read);
@@ -137,6 +180,9 @@ TEST_F(SessionFilesTest, SealedPacketsAreTheLoaders) {
   SourceOptions source_options = SourceOptionsFor(target.Port());
   source_options.trust.psk_file = key;
   source_options.trust.seal = SealMode::kOn;
+  source_options.lanes = 1;
+  source_options.packet_bytes = kPacketBytesLarge;
+  source_options.trace = &reads;
   RecordingObserver observer;
   SourceSession source(std::move(source_options), source_devices.pointers(), observer);
   EXPECT_EQ(source.Run().outcome, SessionOutcome::kDone);
@@ -144,6 +190,7 @@ TEST_F(SessionFilesTest, SealedPacketsAreTheLoaders) {
   EXPECT_EQ(ContentOf("large.target"), ContentOf("large.source"));
   EXPECT_EQ(writers_.PacketsBy("godwit-worker"), 0U);
   EXPECT_EQ(writers_.bytes(), total_bytes_);
+  EXPECT_EQ(reads.packets(), 1U) << "in packets that its cache holds";
 }
 
 TEST_F(SessionFilesTest, ACancelledSessionLeavesNoFileThatItMade) {

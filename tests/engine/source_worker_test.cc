@@ -224,16 +224,16 @@ TEST_F(SourceWorkerTest, AWindowThatWasFullOpensByParts) {
   while (worker_->stalled_since().count() == 0 && !worker_->failed()) std::this_thread::yield();
   Rounds(wire, 10);
   EXPECT_EQ(sent(), kWindowPackets);
-  // An eighth of it is two packets: one is not worth it.
-  worker_->PutLoaded(0, 1);
+  // Four packets are a part of it: three are not worth it.
+  worker_->PutLoaded(0, 3);
   Rounds(wire, 10);
   EXPECT_EQ(sent(), kWindowPackets);
-  worker_->PutLoaded(0, 2);
-  until_sent(kWindowPackets + 2);
+  worker_->PutLoaded(0, 4);
+  until_sent(kWindowPackets + 4);
   Rounds(wire, 10);
-  EXPECT_EQ(sent(), kWindowPackets + 2);
+  EXPECT_EQ(sent(), kWindowPackets + 4);
   EXPECT_FALSE(worker_->failed()) << worker_->status();
-  worker_->PutLoaded(0, kWindowPackets + 2);
+  worker_->PutLoaded(0, kWindowPackets + 4);
   until_sent(2 * kWindowPackets);  // lets the writer end
   writer.join();
   worker_->Stop();

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <chrono>
 #include <filesystem>
@@ -332,6 +333,14 @@ TEST_P(ReadAtOnceTest, AFileInMemoryIsReadPacketByPacketWithoutTheRing) {
 }
 
 TEST_P(ReadAtOnceTest, WhatMayWaitIsNotReadThatWay) {
+  // Its path is in memory, what it says is not.
+  const std::string path = absl::StrCat("/dev/shm/godwit-fifo-", ::getpid());
+  if (::mkfifo(path.c_str(), 0600) == 0) {
+    Read(UniqueFd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)));
+    ::unlink(path.c_str());
+    reader_->LetWorkerRead();
+    EXPECT_FALSE(reader_->reads_at_once());
+  }
   for (const bool in_pre_copy : {false, true}) {
     SCOPED_TRACE(in_pre_copy ? "a file in PRE_COPY" : "a pipe");
     reader_ = std::make_unique<StateReader>(
