@@ -51,8 +51,6 @@ SourceWorker::SourceWorker(std::vector<std::string> names, const Limits& limits,
 }
 
 absl::Status SourceWorker::SetUp() {
-  // Best effort: plain reads work as well, and on a character device registration gains nothing.
-  (void)ring().RegisterArena(arena());
   lane_slots_.clear();
   for (size_t i = 0; i < lanes().size(); ++i) lane_slots_.emplace_back(limits_.queue_packets);
   return absl::OkStatus();

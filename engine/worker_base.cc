@@ -64,6 +64,8 @@ void WorkerBase::Stop() {
 
 absl::Status WorkerBase::MakeLanes(const LaneFactory& factory) {
   GODWIT_ASSIGN_OR_RETURN(ring_, IoRing::Create(kRingEntries));
+  // Best effort: plain reads work as well, and on a character device registration gains nothing.
+  (void)ring_->RegisterArena(arena_);
   inbox_watch_ = std::make_unique<FdWatch>(inbox_.fd(), *ring_);
   GODWIT_ASSIGN_OR_RETURN(lanes_, factory(*ring_));
   for (const auto& lane : lanes_) lane_watches_.push_back(WatchFor(*lane));
