@@ -1,4 +1,4 @@
-// Whether a file is in memory.
+// What kind of file an fd is: one in memory, or one of a driver's.
 #ifndef GODWIT_BASE_IN_MEMORY_H_
 #define GODWIT_BASE_IN_MEMORY_H_
 
@@ -19,6 +19,12 @@ inline bool IsInMemory(int fd) {
   // A data_fd of VFIO's is on anon_inodefs, a pipe on pipefs, a socket on sockfs.
   return system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC ||
          system.f_type == HUGETLBFS_MAGIC;
+}
+
+// Of no path and no file system: what drivers make for VFIO (anon_inode_getfile() in each of them).
+inline bool IsAnonymous(int fd) {
+  struct statfs system {};
+  return ::fstatfs(fd, &system) == 0 && system.f_type == ANON_INODE_FS_MAGIC;
 }
 
 }  // namespace godwit

@@ -65,6 +65,7 @@ SourceBudget PlanSource(size_t arena_bytes, uint32_t devices, uint32_t lanes, si
   const size_t readers = size_t{devices} * kSourceChains * budget.chain_packets;
   // More than every queue full is of no use; one a lane is enough to go on.
   budget.buffers = std::clamp(buffers, readers + lanes, readers + size_t{lanes} * queue_packets);
+  budget.unreceipted_packets = static_cast<uint32_t>(budget.buffers - readers);
   return budget;
 }
 

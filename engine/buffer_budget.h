@@ -29,8 +29,9 @@ TargetBudget PlanTarget(size_t arena_bytes, uint32_t devices, uint32_t lanes, si
                         bool receives_are_posted_ahead);
 
 struct SourceBudget {
-  uint32_t chain_packets = 0;  // reads a chain
-  size_t buffers = 0;          // the arena's
+  uint32_t chain_packets = 0;        // reads a chain
+  size_t buffers = 0;                // the arena's
+  uint32_t unreceipted_packets = 0;  // so many may be so, and all readers still read ahead
 };
 // What a reader can hold: a chain being read into, and two that are ready to be sent.
 inline constexpr uint32_t kSourceChains = 3;

@@ -32,6 +32,8 @@ constexpr uint32_t kHelpPacketsMax = 4;
 // A write that takes longer is not for the worker, and so are the next few.
 constexpr std::chrono::milliseconds kHelpTimeMax{20};
 constexpr uint32_t kLeftPackets = 64;
+// Of a driver: so many writes show how long they take.
+constexpr uint32_t kTriedPackets = 8;
 
 std::optional<Notifier> NotifierIfAny() {
   absl::StatusOr<Notifier> notifier = Notifier::Create();
@@ -55,13 +57,16 @@ Loader::~Loader() { Stop(); }
 
 void Loader::LetWorkerHelp() {
   // A check is the embedder's code, and may take its time.
-  helped_ = check_ == nullptr && IsInMemory(data_fd_.get());
+  const bool drivers = IsAnonymous(data_fd_.get());
+  helped_ = check_ == nullptr && (drivers || IsInMemory(data_fd_.get()));
+  if (drivers) left_packets_ = kTriedPackets;
   if (helped_) window_.LetInserterLoad();
 }
 
 // HOT PATH, as LoadAll.
 void Loader::Help() {
   if (!helped_) return;
+  if (was_slow_.exchange(false, std::memory_order_relaxed)) left_packets_ = kLeftPackets;
   if (left_packets_ > 0) {
     --left_packets_;
     return window_.WakeLoader();
@@ -157,12 +162,14 @@ absl::Status Loader::LoadAll() {
     if (check_ != nullptr) GODWIT_RETURN_IF_ERROR(Check(check_->Feed(payload)));
     const Clock::Duration began = Clock::Steady().Now();
     GODWIT_RETURN_IF_ERROR(Write(payload));
-    NoteWrite(header, began, payload.size() - next_done_bytes_);
+    const Clock::Duration took = NoteWrite(header, began, payload.size() - next_done_bytes_);
+    if (took > kHelpTimeMax) was_slow_.store(true, std::memory_order_relaxed);
     NoteLoaded(header);
 
     packet.reset();  // the buffer must be free before the window lets another packet come
     const bool next_is_there = window_.MarkLoaded();
-    if (!next_is_there || packets % packets_a_receipt_ == 0) progress_.Notify();
+    const bool hold = hold_receipts_.load(std::memory_order_relaxed);
+    if ((!next_is_there && !hold) || packets % packets_a_receipt_ == 0) progress_.Notify();
   }
 }
 

@@ -29,7 +29,9 @@ namespace godwit {
 //
 // A file in memory takes bytes by a copy, and waits for nothing. With few processors to run on it
 // costs less when the thread that has just received a packet writes it, while it is in that
-// processor's cache, than when another is woken to do so: the worker then helps.
+// processor's cache, than when another is woken to do so: the worker then helps. A driver may wait
+// for its device: there the worker helps once some writes have taken little time, and not for a
+// while after one that has not.
 //
 // Ownership: owns the data_fd, the check and the thread; borrows device, window and notifier.
 // Threads:   Start(), AskToStop(), Stop() and the destructor one at a time, the destructor after
@@ -62,8 +64,10 @@ class Loader {
   }
 
   // Before Start() and the first packet: lets the worker help, if the data_fd is a file in memory
-  // and there is no check.
+  // or a driver's, and there is no check.
   void LetWorkerHelp();
+  // From now on no receipt is due because the next packet is not there.
+  void HoldReceipts() { hold_receipts_.store(true, std::memory_order_relaxed); }
   // After each packet that was put into the window: writes what can be written at once, or leaves
   // it to the loader's thread. What goes wrong is left to it as well. May run before Start().
   void Help();
@@ -102,6 +106,7 @@ class Loader {
   Device& device_;
   ReorderWindow& window_;
   const uint32_t packets_a_receipt_;
+  std::atomic<bool> hold_receipts_{false};  // relaxed: an old value costs a receipt
   const Notifier& progress_;
   const std::unique_ptr<StreamCheck> check_;  // the thread's while it runs
   std::function<absl::Status(absl::string_view config)> load_config_;
@@ -117,7 +122,8 @@ class Loader {
 
   // The worker's.
   bool helped_ = false;
-  uint32_t left_packets_ = 0;  // that are left to the thread before the worker helps again
+  uint32_t left_packets_ = 0;          // that are left to the thread before the worker helps again
+  std::atomic<bool> was_slow_{false};  // a write of the thread's; relaxed, the window's lock orders
 
   std::atomic<bool> stopped_{false};    // ends a wait for a full fd; relaxed, joined after
   const std::optional<Notifier> stop_;  // the same, at once; none where there was no fd for it

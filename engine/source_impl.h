@@ -84,6 +84,7 @@ class SourceSession::Impl final : public SessionBase {
   static bool OfLanes(const control::ControlMessage& message);
 
   absl::Status StopDevices();
+  uint32_t PacketsWithoutReceipt() const;
   absl::Status ToStopCopy(size_t device);
   absl::StatusOr<std::string> SaveConfig(size_t device);
   absl::Status Stream();

@@ -26,7 +26,7 @@ absl::Status SourceSession::Impl::StopDevices() {
   SetPhase(SessionPhase::kStopping);
   const auto meanwhile = [this] { MeanwhileTakeReceipts(); };
   control::ControlMessage message;
-  message.mutable_stopping();
+  message.mutable_stopping()->set_receipt_packets(PacketsWithoutReceipt());
   GODWIT_RETURN_IF_ERROR(CheckCancelled());
   GODWIT_RETURN_IF_ERROR(channel_->Send(message));
   stopped_at_ = Clock::Steady().Now();
@@ -49,6 +49,18 @@ absl::Status SourceSession::Impl::StopDevices() {
   TellSteps();
   GODWIT_RETURN_IF_ERROR(stopped);
   return meanwhile_error_;
+}
+
+// For how many packets the target may hold a receipt without keeping us waiting: half of what may
+// be unreceipted, and what the lanes have room for beyond what is under way in a round trip. A
+// target with so few processors that it would hold them is no faster than that.
+uint32_t SourceSession::Impl::PacketsWithoutReceipt() const {
+  constexpr double kBytesPerSecondMax = 4e9;
+  const size_t packet_bytes = AtOnceBytes() > 0 ? AtOnceBytes() : options_.packet_bytes;
+  const double round_trip_s = std::chrono::duration<double>(channel_->round_trip()).count();
+  const double under_way = round_trip_s * kBytesPerSecondMax / static_cast<double>(packet_bytes);
+  const double room = static_cast<double>(options_.lanes) * lane_limits_.queue_packets - under_way;
+  return static_cast<uint32_t>(std::clamp(room, 0.0, budget_.unreceipted_packets / 2.0));
 }
 
 // Each stream goes on as soon as its own device is there; what the others still do is no loss.

@@ -66,6 +66,8 @@ class TargetSession::Impl final : public SessionBase {
   bool TakeStopping(const control::ControlMessage& message);
   absl::Status LoaderFailure() const;
   absl::Status SendReceipts();
+  // As far as the source does without them: for so many packets.
+  void HoldReceipts(uint32_t packets);
   // How long after the first lane the last one had its last packet, of those that had any since the
   // source's VM was stopped. REQUIRES: all is loaded
   Clock::Duration LaneFinishLag() const;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/errno_status.h"
+#include "base/processors.h"
 #include "base/status_macros.h"
 #include "base/thread_name.h"
 #include "engine/device_steps.h"
@@ -100,7 +101,18 @@ bool TargetSession::Impl::TakeStopping(const control::ControlMessage& message) {
   stopping_at_ = Clock::Steady().Now();
   if (!AllLoaded()) SetPhase(SessionPhase::kStreaming);
   worker_->SpinFor(options_.spin);
+  HoldReceipts(message.stopping().receipt_packets());
   return true;
+}
+
+// With few processors each receipt takes one from the threads that move packets, or from the source
+// itself. Never so few that the source would have to wait for one: it knows its buffers, and lanes
+// and windows have room for as many again.
+void TargetSession::Impl::HoldReceipts(uint32_t packets) {
+  packets = std::min({packets, budget_.queue_packets / 2, budget_.window_packets / 2});
+  if (packets < 2 || ProcessorsToRunOn() >= kProcessorsToOverlap) return;
+  worker_->HoldReceipts(packets);
+  for (const auto& loader : loaders_) loader->HoldReceipts();
 }
 
 // In pre-copy a device may be silent for as long as it likes.

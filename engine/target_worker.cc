@@ -12,6 +12,13 @@
 #include "transport/tcp/tcp_lane.h"
 
 namespace godwit {
+namespace {
+
+// How long a receipt waits for more packets at most. Half of what a source takes for late.
+constexpr std::chrono::milliseconds kHoldReceiptsMax{50};
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(std::vector<Loader*> loaders,
                                                                  const Limits& limits, Arena& arena,
                                                                  const Notifier& events) {
@@ -53,6 +60,11 @@ void TargetWorker::RemakeLane(NewLane made) {
     lane_orders_wait_.store(true, std::memory_order_relaxed);
   }
   Wake();
+}
+
+void TargetWorker::HoldReceipts(uint32_t packets) {
+  packets_a_receipt_.store(packets, std::memory_order_relaxed);
+  hold_receipts_.store(true, std::memory_order_relaxed);
 }
 
 void TargetWorker::DropLane(size_t lane, uint16_t generation, absl::Status why) {
@@ -134,7 +146,10 @@ absl::StatusOr<bool> TargetWorker::Step() {
     if (!Asleep(lane)) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
   }
   CheckLanes();
-  if (received_packets_ - announced_packets_ >= packets_a_receipt_) NotifyOfReceipts();
+  if (received_packets_ - announced_packets_ >=
+      packets_a_receipt_.load(std::memory_order_relaxed)) {
+    NotifyOfReceipts();
+  }
   return more || LooksAgain(received_over_tcp);
 }
 
@@ -194,13 +209,16 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   // Sent again, or the other way round: what was sent first may come last.
   const bool again = absl::IsAlreadyExists(inserted);
   if (!inserted.ok() && !again) return Annotate(inserted, absl::StrCat("device ", header.device));
+  const Clock::Duration now = Clock::Steady().Now();
+  if (received_packets_ == announced_packets_) unannounced_since_ = now;
+  first_of_lane_ |= slot.received_packets == 0;
   ++slot.received_packets;
   ++received_packets_;
   if (trace() != nullptr) TraceArrival(lane, header);
   LaneCounters& counters = lane_counters_[lane];
   counters.packets.fetch_add(1, std::memory_order_relaxed);
   counters.bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
-  counters.last_at_ns.store(Clock::Steady().Now().count(), std::memory_order_relaxed);
+  counters.last_at_ns.store(now.count(), std::memory_order_relaxed);
   if (again) counters.duplicates.fetch_add(1, std::memory_order_relaxed);
   if (!again) loaders_[header.device]->Help();
   return absl::OkStatus();
@@ -255,15 +273,28 @@ bool TargetWorker::LooksAgain(bool received_over_tcp) {
     looked_again_ = false;
     return true;
   }
-  return received_packets_ > announced_packets_ && !std::exchange(looked_again_, true);
+  return received_packets_ > announced_packets_ && !HoldsReceipts() &&
+         !std::exchange(looked_again_, true);
 }
 
-void TargetWorker::OnIdle() {
-  if (received_packets_ > announced_packets_) NotifyOfReceipts();
+std::chrono::nanoseconds TargetWorker::OnIdle() {
+  if (received_packets_ == announced_packets_) return std::chrono::nanoseconds(-1);
+  if (HoldsReceipts()) {
+    const Clock::Duration left = kHoldReceiptsMax - (Clock::Steady().Now() - unannounced_since_);
+    if (left.count() > 0) return left;
+  }
+  NotifyOfReceipts();
+  return std::chrono::nanoseconds(-1);
+}
+
+// Before it hears of a lane's first packet the source gives that lane few more.
+bool TargetWorker::HoldsReceipts() const {
+  return hold_receipts_.load(std::memory_order_relaxed) && !first_of_lane_;
 }
 
 void TargetWorker::NotifyOfReceipts() {
   announced_packets_ = received_packets_;
+  first_of_lane_ = false;
   events().Notify();
 }
 

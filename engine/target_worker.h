@@ -56,6 +56,9 @@ class TargetWorker final : public WorkerBase {
   void RemakeLane(NewLane made);
   // Gives that lane up, if it is of that generation still.
   void DropLane(size_t lane, uint16_t generation, absl::Status why);
+  // From now on the source is to hear of every so many packets, and of fewer only when it has
+  // waited for a while: no receipt at once when there is nothing to do. REQUIRES: packets > 0
+  void HoldReceipts(uint32_t packets);
 
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
   std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
@@ -77,7 +80,7 @@ class TargetWorker final : public WorkerBase {
 
   absl::Status TakeNewLanes();
   void LoseLane(size_t lane, absl::Status why);
-  void OnIdle() override;
+  std::chrono::nanoseconds OnIdle() override;
   absl::Status FeedLane(size_t at);
   absl::StatusOr<size_t> ReceiveFrom(size_t lane);
   absl::Status AcceptAll(size_t lane, absl::Span<Buffer> received);
@@ -88,6 +91,7 @@ class TargetWorker final : public WorkerBase {
   bool StreamsComplete() const;
   void NotifyOfReceipts();
   bool LooksAgain(bool received_over_tcp);
+  bool HoldsReceipts() const;
 
   const Limits limits_;
   const std::vector<Loader*> loaders_;
@@ -99,10 +103,14 @@ class TargetWorker final : public WorkerBase {
   std::array<Buffer, 16> to_post_;
   uint64_t received_packets_ = 0;  // on all lanes
   // Half of a lane's queue: each wakes up both control threads, and a worker has to make way for
-  // one of them. Where lanes wait for receipts this side is idle, and sends them earlier.
-  const uint64_t packets_a_receipt_;
-  uint64_t announced_packets_ = 0;  // at the last events().Notify()
-  bool looked_again_ = true;        // since the last packet over TCP
+  // one of them. Where lanes wait for receipts this side is idle, and sends them earlier, unless it
+  // holds them. Both relaxed: an old value costs a receipt.
+  std::atomic<uint32_t> packets_a_receipt_;
+  std::atomic<bool> hold_receipts_{false};
+  uint64_t announced_packets_ = 0;        // at the last events().Notify()
+  bool looked_again_ = true;              // since the last packet over TCP
+  Clock::Duration unannounced_since_{0};  // the first packet came that is not announced
+  bool first_of_lane_ = false;            // one of those is the first of its lane
   std::vector<LaneCounters> lane_counters_;
   LaneEvents lane_events_;
 

@@ -1,5 +1,6 @@
 #include "engine/worker_base.h"
 
+#include <algorithm>
 #include <future>
 #include <utility>
 
@@ -112,7 +113,7 @@ void WorkerBase::Loop() {
       idle_since_ = Clock::Duration(0);
       ring_->Wait(std::chrono::nanoseconds::zero());
     } else if (Spins()) {
-      OnIdle();
+      (void)OnIdle();
       if (ring_->Wait(std::chrono::nanoseconds::zero()) > 0) NoteWork();
       look_at_all_ = true;  // to wait for an fd is what spinning is to save
     } else {
@@ -176,7 +177,10 @@ void WorkerBase::Sleep() {
       return;
     }
   }
-  OnIdle();
+  std::chrono::nanoseconds most = OnIdle();
+  const auto no_longer_than = [&most](std::chrono::nanoseconds time) {
+    most = most.count() < 0 ? time : std::min(most, time);
+  };
   // A lane that goes down gives its buffers back by being polled.
   bool going_down = false;
   bool any_watch = false;
@@ -184,9 +188,8 @@ void WorkerBase::Sleep() {
     going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
     any_watch |= HasWatch(i);
   }
-  std::chrono::nanoseconds most(-1);
-  if (any_watch) most = kSleepMax;
-  if (going_down) most = kTearDownPoll;
+  if (any_watch) no_longer_than(kSleepMax);
+  if (going_down) no_longer_than(kTearDownPoll);
   ring_->Wait(most);
   if (any_watch) {
     const Clock::Duration now = Clock::Steady().Now();

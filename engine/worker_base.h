@@ -69,8 +69,9 @@ class WorkerBase {
   // although nothing has woken us up for it. A lane with an fd of its own is looked at once more
   // before a sleep in any case. An error ends the work.
   virtual absl::StatusOr<bool> Step() = 0;
-  // The last round has found nothing more to do: before a sleep, or while spinning.
-  virtual void OnIdle() {}
+  // The last round has found nothing more to do: before a sleep, or while spinning. Returns how
+  // long to sleep at most; less than 0: until woken.
+  virtual std::chrono::nanoseconds OnIdle() { return std::chrono::nanoseconds(-1); }
   // In a round: something came, or went. Who spins begins to count anew.
   void NoteWork() { worked_ = true; }
   // Begins to let go of what Step() started; called once. Then Idle() is polled until it is true.

@@ -112,6 +112,8 @@ TEST(BufferBudgetTest, TheSourceCanAlwaysReadAndSend) {
             // Whatever the readers hold, every lane can go on.
             ASSERT_GE(budget.buffers, readers + lanes);
             ASSERT_LE(budget.buffers, readers + size_t{lanes} * queue_packets);
+            // With so many more on their way the readers have all that they can hold.
+            ASSERT_EQ(budget.unreceipted_packets, budget.buffers - readers);
             // Only the minimum may need more than was given.
             const size_t bytes = budget.buffers * Arena::StrideBytes(PayloadBytesMax(packet_bytes));
             ASSERT_TRUE(bytes <= arena_bytes || budget.buffers == readers + lanes);

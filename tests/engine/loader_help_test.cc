@@ -1,8 +1,10 @@
 // Goal: of a file in memory the worker writes what it can at once; the file has every byte once and
-// in order, whoever wrote it; what goes wrong is said by the loader's thread as ever; and a device
-// of any other kind is the thread's alone.
+// in order, whoever wrote it; what goes wrong is said by the loader's thread as ever; a driver's fd
+// only once it has shown that it takes no time; and any other is the thread's alone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -217,6 +219,82 @@ TEST_F(LoaderHelpTest, TheThreadWritesOnlyWhatAPartialWriteLeft) {
   Arrive(NextConfig());
   EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded) << loader_->status();
   EXPECT_EQ(Written(), stream_);
+}
+
+// An eventfd is of no file system, as a driver's fd: it takes 8 bytes, and waits where its count
+// would be too large.
+class DriversFdTest : public LoaderHelpTest {
+ protected:
+  void SetUp() override {
+    LoaderHelpTest::SetUp();
+    counter_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
+    ASSERT_TRUE(counter_.valid());
+    Prepare(UniqueFd(::dup(counter_.get())));
+    loader_->Start();
+  }
+  void Add(uint64_t value) {
+    Arrive(NextData(std::string(reinterpret_cast<const char*>(&value), sizeof(value))));
+  }
+  void AwaitAll() const {
+    while (window_->loaded_packets() < next_index_) std::this_thread::yield();
+  }
+  uint64_t TakeCount() const {
+    uint64_t count = 0;
+    EXPECT_EQ(::read(counter_.get(), &count, sizeof(count)), 8);
+    return count;
+  }
+
+  UniqueFd counter_;
+};
+
+TEST_F(DriversFdTest, TheThreadTriesItAndThenTheWorkerHelps) {
+  while (next_index_ < 8) {
+    Add(1);
+    AwaitAll();
+  }
+  EXPECT_EQ(loader_->helped_packets(), 0U);
+  // The thread, too, may find the next one before it sleeps.
+  while (next_index_ < 1000 && loader_->helped_packets() == 0) {
+    Add(1);
+    AwaitAll();
+  }
+  EXPECT_GT(loader_->helped_packets(), 0U);
+  EXPECT_EQ(TakeCount(), next_index_);
+  Arrive(NextConfig());
+  EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded) << loader_->status();
+}
+
+TEST_F(DriversFdTest, AWriteOfTheThreadsThatTookItsTimeKeepsTheWorkerAway) {
+  Add(0xfffffffffffffff0);
+  AwaitAll();
+  Add(0x100);
+  // Longer than what the worker would wait for.
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  EXPECT_EQ(window_->loaded_packets(), 1U);
+  EXPECT_EQ(TakeCount(), 0xfffffffffffffff0);
+  AwaitAll();
+  while (next_index_ < 60) {
+    Add(1);
+    AwaitAll();
+  }
+  EXPECT_EQ(loader_->helped_packets(), 0U);
+  Arrive(NextConfig());
+  EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded) << loader_->status();
+}
+
+// No receipt is due for each packet that is loaded before the next one comes.
+TEST_F(LoaderHelpTest, HeldReceiptsAreDueByPartsOfTheWindow) {
+  FdPair pipe = MakePipe();
+  Prepare(std::move(pipe.write));
+  loader_->HoldReceipts();
+  loader_->Start();
+  pollfd news = {progress_->fd(), POLLIN, 0};
+  for (uint32_t packets = 1; packets <= 4; ++packets) {
+    EXPECT_EQ(::poll(&news, 1, 0), 0) << packets;
+    Arrive(NextData("x"));
+    while (window_->loaded_packets() < packets) std::this_thread::yield();
+  }
+  EXPECT_EQ(::poll(&news, 1, 10'000), 1);
 }
 
 TEST_F(LoaderHelpTest, APacketThatDoesNotContinueTheStreamIsRefusedByTheThread) {

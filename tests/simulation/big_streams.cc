@@ -139,10 +139,13 @@ TargetOptions TargetOptionsOf(const Wanted& wanted) {
   return options;
 }
 
+// Hosts with such links have more than a few.
+constexpr int kProcessors = 16;
+
 // What it says is wrong with how the fibers ended; empty: nothing.
 std::string Move(const Wanted& wanted, Run& run) {
   UseIoPlan({Duration(1), /*whole=*/true, /*watch_arenas=*/true});
-  UseNetwork(&run.network);
+  UseNetwork(&run.network, kProcessors);
   run.scheduler.SetNextEvent([&] { return run.network.NextArrival(); });
   run.scheduler.Spawn(kTargetHost, "the target", [&] {
     run.target = std::make_unique<TargetSession>(

@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -32,6 +33,7 @@ namespace godwit::simulation {
 namespace {
 
 Network* the_network = nullptr;
+int the_processors = 1;  // of each of its hosts
 
 // The C library's function of that name, behind ours.
 template <typename Function>
@@ -153,7 +155,10 @@ void WakeWaiters(const pthread_cond_t* condition, bool all) {
 
 }  // namespace
 
-void UseNetwork(Network* network) { the_network = network; }
+void UseNetwork(Network* network, int processors) {
+  the_network = network;
+  the_processors = processors;
+}
 
 bool IsNonBlocking(int fd) {
   const int flags = ::fcntl(fd, F_GETFL);
@@ -458,6 +463,14 @@ int setsockopt(int fd, int level, int option, const void* value, socklen_t lengt
     return GODWIT_REAL(setsockopt)(fd, level, option, value, length);
   }
   if (level == SOL_SOCKET && option == SO_LINGER) the_network->ResetOnClose(fd);
+  return 0;
+}
+
+int sched_getaffinity(pid_t pid, size_t bytes, cpu_set_t* processors) noexcept {
+  if (Scheduler::Current() == nullptr)
+    return GODWIT_REAL(sched_getaffinity)(pid, bytes, processors);
+  CPU_ZERO_S(bytes, processors);
+  for (int i = 0; i < the_processors; ++i) CPU_SET_S(static_cast<size_t>(i), bytes, processors);
   return 0;
 }
 

@@ -13,8 +13,9 @@ namespace godwit::simulation {
 
 class Network;
 
-// The network that the fibers' sockets are of, until the next call. Null: none.
-void UseNetwork(Network* network);
+// The network that the fibers' sockets are of, until the next call, and how many processors their
+// hosts have: not this machine's, so that a seed is the same run everywhere. Null: none.
+void UseNetwork(Network* network, int processors = 1);
 
 // What poll(2) says of `fd` now, simulated or not.
 short PollNow(int fd, short events);

@@ -369,7 +369,7 @@ MigrationResult Simulate(const MigrationPlan& plan, uint64_t seed, Mistake mista
   run.ownership.source_runs.assign(run.plan.source_devices.size(), true);
   run.ownership.target_runs.assign(run.plan.source_devices.size(), false);
   SetCallbacks(run, mistake);
-  UseNetwork(&run.network);
+  UseNetwork(&run.network, run.plan.processors);
   run.scheduler.SetNextEvent([&] { return run.network.NextArrival(); });
 
   bool pre_copied = false;

@@ -38,6 +38,7 @@ struct MigrationPlan {
   SourceOptions source;
   TargetOptions target;
   NetworkPlan network;
+  int processors = 1;  // of each host
   std::vector<PlannedDeed> deeds;
 };
 

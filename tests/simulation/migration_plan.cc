@@ -214,6 +214,7 @@ MigrationPlan CalmPlanOf(uint64_t seed) {
   PickOptions(random, plan);
   PickNetwork(random, plan.network);
   PickTrust(random, plan);
+  plan.processors = seed % 2 == 0 ? 2 : 8;  // few, and enough to overlap
   return plan;
 }
 
@@ -239,6 +240,7 @@ std::string Describe(const MigrationPlan& plan) {
                   TrustKindName(plan.source.trust.kind()),
                   plan.source.trust.seal == SealMode::kOff ? ", unsealed" : "", "\n");
   const NetworkPlan& network = plan.network;
+  absl::StrAppend(&text, "  ", plan.processors, " processors a host\n");
   absl::StrAppend(&text, "  latency ", network.latency_min.count(), " to ",
                   network.latency_max.count(), " ns, jitter to ", network.jitter_max.count(),
                   " ns, ", network.bytes_per_second_min, " to ", network.bytes_per_second_max,

@@ -1,0 +1,154 @@
+// Goal: a target that holds receipts sends one for so many packets as it was told, at once, and for
+// fewer only after a while; but for the first packet of a lane at once; and one that does not hold
+// them as soon as there is nothing to do.
+#include "engine/target_worker.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/loader.h"
+#include "engine/packet.h"
+#include "engine/reorder_window.h"
+#include "tests/engine/byte_sources.h"
+#include "tests/engine/fake_device.h"
+#include "tests/engine/session_world.h"
+#include "tests/engine/wire_image.h"
+#include "transport/tcp/tcp_lane.h"
+
+namespace godwit {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr uint32_t kWindowPackets = 64;
+constexpr uint32_t kHeldPackets = 4;
+// Those that hold receipts do so for longer than that; a machine that is slower proves nothing.
+constexpr std::chrono::milliseconds kSoon{40};
+
+// A worker with one lane, whose loader does not run: what comes stays in the window.
+class TargetWorkerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto arena = Arena::Create(2 * kWindowPackets, kConfigPayloadBytesMax);
+    ASSERT_TRUE(arena.ok()) << arena.status();
+    arena_ = *std::move(arena);
+    events_.emplace(*Notifier::Create());
+    loader_news_.emplace(*Notifier::Create());
+  }
+  void TearDown() override { End(); }
+
+  void Begin() {
+    FdPair sockets = MakeSocketPair(SOCK_STREAM);
+    source_ = std::move(sockets.write);
+    window_ = std::make_unique<ReorderWindow>(kWindowPackets);
+    FdPair pipe = MakePipe();
+    loader_ = std::make_unique<Loader>(device_, std::move(pipe.write), *window_, kWindowPackets,
+                                       *loader_news_);
+    const LaneLimits lane_limits = {kFrameHeaderBytes, kConfigPayloadBytesMax, 2};
+    auto worker = TargetWorker::Make({loader_.get()}, {kConfigPayloadBytesMax, 64, 1, lane_limits},
+                                     *arena_, *events_);
+    ASSERT_TRUE(worker.ok()) << worker.status();
+    worker_ = *std::move(worker);
+    auto socket = std::make_shared<UniqueFd>(std::move(sockets.read));
+    ASSERT_EQ(worker_->Start([socket, lane_limits](IoRing& ring) {
+      std::vector<std::unique_ptr<Lane>> lanes;
+      lanes.push_back(TcpLane::Make(std::move(*socket), ring, lane_limits, LaneRole::kReceiver,
+                                    "a test's lane"));
+      return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+    }),
+              absl::OkStatus());
+    sent_packets_ = 0;
+    stream_.clear();
+  }
+  void End() {
+    source_.Reset();
+    if (worker_ != nullptr) worker_->Stop();
+    worker_.reset();
+    loader_.reset();
+    window_.reset();
+  }
+
+  // Returns once the worker has it.
+  void SendPacket() {
+    wire::Frame frame = wire::DataFrame(0, sent_packets_, stream_, "x");
+    frame.lane_sequence = sent_packets_++;
+    stream_ += "x";
+    WriteOut(source_.get(), wire::WithLength(wire::Encode(frame)));
+    while (worker_->lane_counters(0).packets.load() < sent_packets_) std::this_thread::yield();
+  }
+  bool Told(std::chrono::milliseconds within) const {
+    pollfd news = {events_->fd(), POLLIN, 0};
+    return ::poll(&news, 1, static_cast<int>(within.count())) == 1;
+  }
+  void AwaitNews() {
+    ASSERT_TRUE(Told(kSessionCap));
+    events_->Clear();
+  }
+
+  std::unique_ptr<Arena> arena_;
+  std::optional<Notifier> events_;
+  std::optional<Notifier> loader_news_;
+  FakeDevice device_{FakeDevice::Script{}};
+  UniqueFd source_;
+  std::unique_ptr<ReorderWindow> window_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<TargetWorker> worker_;
+  uint32_t sent_packets_ = 0;
+  std::string stream_;
+};
+
+TEST_F(TargetWorkerTest, TellsOfEachPacketWhenThereIsNothingElseToDo) {
+  const Watchdog watchdog("a worker that tells of each packet");
+  Begin();
+  for (int i = 0; i < 10; ++i) {
+    SendPacket();
+    AwaitNews();
+  }
+}
+
+TEST_F(TargetWorkerTest, HoldsReceiptsUntilThereAreEnoughPackets) {
+  const Watchdog watchdog("a worker that holds receipts");
+  bool shown = false;
+  for (int attempt = 0; attempt < 50 && !shown; ++attempt) {
+    Begin();
+    if (HasFatalFailure()) return;
+    worker_->HoldReceipts(kHeldPackets);
+    SendPacket();
+    AwaitNews();  // the lane's first
+    const auto began = steady_clock::now();
+    for (uint32_t i = 1; i < kHeldPackets; ++i) SendPacket();
+    const bool told_of_fewer = Told(std::chrono::milliseconds(5));
+    SendPacket();
+    const bool told = Told(std::chrono::milliseconds(5));
+    if (steady_clock::now() - began < kSoon) {
+      EXPECT_FALSE(told_of_fewer);
+      shown = told && !told_of_fewer;
+    }
+    End();
+  }
+  EXPECT_TRUE(shown) << "it tells of too few or of none";
+}
+
+TEST_F(TargetWorkerTest, HoldsThemForAWhileOnly) {
+  const Watchdog watchdog("a worker that holds receipts");
+  Begin();
+  worker_->HoldReceipts(kHeldPackets);
+  SendPacket();
+  AwaitNews();
+  const auto began = steady_clock::now();
+  SendPacket();
+  AwaitNews();  // that it comes at all
+  EXPECT_GT(steady_clock::now() - began, kSoon);
+  SendPacket();
+  AwaitNews();
+}
+
+}  // namespace
+}  // namespace godwit
