@@ -301,8 +301,7 @@ absl::StatusOr<Packet> SourceWorker::TakeAgain() {
 }
 
 void SourceWorker::CollectSent() {
-  for (size_t i = 0; i < lane_slots_.size(); ++i) {
-    if (Asleep(i)) continue;
+  for (const size_t i : awake_lanes()) {
     LaneSlot& slot = lane_slots_[i];
     while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(returned_))) {
       NoteWork();
@@ -326,14 +325,20 @@ void SourceWorker::CollectSent() {
 // After SendPackets(): either no lane has room that is worth using, which is waiting for lanes and
 // not counted here, or what there is may not be sent, or there is nothing.
 void SourceWorker::NoteWaits() {
+  if (lanes_wanted_) {
+    starved_.Set(false);
+    stalled_.Set(false);
+    return;
+  }
   bool ready = !again_.empty();
   for (const DeviceSlot& device : devices_) {
     ready |= device.config_packet.has_value() ||
              (device.reader != nullptr && device.reader->has_packet());
   }
-  const bool room = !lanes_wanted_ && schedule_.HasRoom(limits_.packet_bytes);
   const bool reads = reads_at_once_ && look_again_;
-  starved_.Set(room && !ready && !reads && !all_sent());
+  const bool waits = ready || !(reads || all_sent());
+  const bool room = waits && schedule_.HasRoom(limits_.packet_bytes);
+  starved_.Set(room && !ready);
   stalled_.Set(room && ready);
 }
 
@@ -351,8 +356,7 @@ void SourceWorker::TraceReturn(size_t lane, const Sent& sent) {
 }
 
 void SourceWorker::CheckLanes() {
-  for (size_t i = 0; i < lanes().size(); ++i) {
-    if (Asleep(i)) continue;
+  for (const size_t i : awake_lanes()) {
     if (!lanes()[i]->status().ok()) {
       LoseLane(i, lanes()[i]->status());
     } else if (lanes()[i]->peer_closed()) {

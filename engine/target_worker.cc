@@ -14,8 +14,8 @@
 namespace godwit {
 namespace {
 
-// How long a receipt waits for more packets at most. Half of what a source takes for late.
-constexpr std::chrono::milliseconds kHoldReceiptsMax{50};
+// How long a receipt waits for more packets at most. Less than what a source takes for late.
+constexpr std::chrono::milliseconds kHoldReceiptsMax{80};
 
 }  // namespace
 
@@ -134,17 +134,14 @@ void TargetWorker::LoseLane(size_t lane, absl::Status why) {
 absl::StatusOr<bool> TargetWorker::Step() {
   bool more = false;
   bool received_over_tcp = false;
-  for (size_t lane = 0; lane < lanes().size(); ++lane) {
-    if (Asleep(lane)) continue;
+  for (const size_t lane : awake_lanes()) {
     GODWIT_ASSIGN_OR_RETURN(const size_t received, ReceiveFrom(lane));
     more |= received == received_.size();
     if (received > 0) NoteWork();
     received_over_tcp |= received > 0 && !HasWatch(lane);
   }
   GODWIT_RETURN_IF_ERROR(TakeNewLanes());
-  for (size_t lane = 0; lane < lanes().size(); ++lane) {
-    if (!Asleep(lane)) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
-  }
+  for (const size_t lane : awake_lanes()) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
   CheckLanes();
   if (received_packets_ - announced_packets_ >=
       packets_a_receipt_.load(std::memory_order_relaxed)) {
@@ -247,8 +244,8 @@ void TargetWorker::TraceArrival(size_t lane, const PacketHeader& header) {
 }
 
 void TargetWorker::CheckLanes() {
-  for (size_t i = 0; i < lanes().size(); ++i) {
-    if (Asleep(i) || !lane_slots_[i].up) continue;
+  for (const size_t i : awake_lanes()) {
+    if (!lane_slots_[i].up) continue;
     const Lane& lane = *lanes()[i];
     if (!lane.status().ok()) {
       LoseLane(i, lane.status());

@@ -71,6 +71,7 @@ absl::Status WorkerBase::MakeLanes(const LaneFactory& factory) {
   GODWIT_ASSIGN_OR_RETURN(lanes_, factory(*ring_));
   for (const auto& lane : lanes_) lane_watches_.push_back(WatchFor(*lane));
   lanes_armed_.resize(lanes_.size());
+  FindAwakeLanes();
   return absl::OkStatus();
 }
 
@@ -96,13 +97,29 @@ void WorkerBase::ReplaceLane(size_t at, std::unique_ptr<Lane> lane) {
   lanes_[at] = std::move(lane);
   lane_watches_[at] = WatchFor(*lanes_[at]);
   lanes_armed_[at] = false;
+  FindAwakeLanes();
+}
+
+void WorkerBase::FindAwakeLanes() {
+  awake_count_ = 0;
+  any_watch_ = false;
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    any_watch_ |= HasWatch(i);
+    const bool asleep = !look_at_all_ && HasWatch(i) && lane_watches_[i]->armed();
+    if (!asleep) awake_lanes_[awake_count_++] = static_cast<uint8_t>(i);
+  }
+}
+
+absl::StatusOr<bool> WorkerBase::OneRound() {
+  FindAwakeLanes();
+  return Step();
 }
 
 // The event loop: work while there is some, else sleep until a completion, a lane or the session's
 // thread wakes us.
 void WorkerBase::Loop() {
   while (!stop_.load(std::memory_order_relaxed)) {
-    const absl::StatusOr<bool> worked = Step();
+    const absl::StatusOr<bool> worked = OneRound();
     // If there is more, then perhaps on a lane whose fd says nothing of it.
     look_at_all_ = look_at_all_ && worked.ok() && *worked;
     if (!worked.ok()) {
@@ -136,11 +153,11 @@ bool WorkerBase::Spins() {
 // not worth waking up for.
 bool WorkerBase::ArmLanes() {
   bool any = false;
-  for (size_t i = 0; i < lanes_.size(); ++i) {
+  for (const size_t i : awake_lanes()) {
     if (!HasWatch(i)) continue;
     if (!lanes_[i]->status().ok()) {
       lane_watches_[i]->Cancel();
-    } else if (!Asleep(i)) {
+    } else if (!lane_watches_[i]->armed()) {  // and looked at all the same
       lanes_[i]->ArmWakeup();
       lanes_armed_[i] = true;
       any = true;
@@ -153,8 +170,8 @@ bool WorkerBase::ArmLanes() {
 // another's place, and that would not wake us up.
 bool WorkerBase::WatchLanes() {
   bool all = true;
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    if (!HasWatch(i) || Asleep(i) || !lanes_[i]->status().ok()) continue;
+  for (const size_t i : awake_lanes()) {
+    if (!HasWatch(i) || lane_watches_[i]->armed() || !lanes_[i]->status().ok()) continue;
     if (lanes_armed_[i]) lane_watches_[i]->Arm();
     all &= lanes_armed_[i];
     lanes_armed_[i] = false;
@@ -166,7 +183,7 @@ void WorkerBase::Sleep() {
   inbox_watch_->Arm();
   if (ArmLanes()) {
     // A completion may have come between the last poll and the arming: look once more.
-    const absl::StatusOr<bool> worked = Step();
+    const absl::StatusOr<bool> worked = OneRound();
     if (!worked.ok()) {
       Fail(worked.status());
       stop_.store(true, std::memory_order_relaxed);
@@ -183,15 +200,11 @@ void WorkerBase::Sleep() {
   };
   // A lane that goes down gives its buffers back by being polled.
   bool going_down = false;
-  bool any_watch = false;
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
-    any_watch |= HasWatch(i);
-  }
-  if (any_watch) no_longer_than(kSleepMax);
+  for (const size_t i : awake_lanes()) going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
+  if (any_watch_) no_longer_than(kSleepMax);
   if (going_down) no_longer_than(kTearDownPoll);
   ring_->Wait(most);
-  if (any_watch) {
+  if (any_watch_) {
     const Clock::Duration now = Clock::Steady().Now();
     look_at_all_ = now - looked_at_all_ >= kSleepMax;
     if (look_at_all_) looked_at_all_ = now;

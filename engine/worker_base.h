@@ -5,6 +5,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -18,6 +19,7 @@
 #include "base/io_ring.h"
 #include "base/notifier.h"
 #include "engine/fd_watch.h"
+#include "engine/packet.h"
 #include "engine/packet_seal.h"
 #include "godwit/statistics.h"
 #include "godwit/trust.h"
@@ -89,11 +91,12 @@ class WorkerBase {
 
   // The lane has an fd of its own that wakes us up.
   bool HasWatch(size_t at) const { return lane_watches_[at] != nullptr; }
-  // And nothing has come since it was last looked at, or that would have: no failure and, at a
-  // receiver, no end of a burst. Now and then, all the same, no lane is asleep for a round: see
-  // kSleepMax.
-  bool Asleep(size_t at) const {
-    return !look_at_all_ && HasWatch(at) && lane_watches_[at]->armed();
+  // Those to look at in this round, in the order of their numbers; the others are asleep: they have
+  // such an fd, and nothing has come since they were last looked at, or it would have woken us up:
+  // no failure and, at a receiver, no end of a burst. Now and then, all the same, no lane is asleep
+  // for a round: see kSleepMax.
+  absl::Span<const uint8_t> awake_lanes() const {
+    return absl::MakeConstSpan(awake_lanes_).first(awake_count_);
   }
 
   // What the packets on that lane are sealed with; null: nothing. Both sides have the same kind of
@@ -118,6 +121,8 @@ class WorkerBase {
   void Loop();
   bool Spins();
   void Sleep();
+  absl::StatusOr<bool> OneRound();
+  void FindAwakeLanes();
   bool ArmLanes();
   bool WatchLanes();
   void ShutDown();
@@ -136,6 +141,9 @@ class WorkerBase {
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<std::unique_ptr<FdWatch>> lane_watches_;  // by lane; null where it needs none
   std::vector<bool> lanes_armed_;                       // and need only be watched; by lane
+  std::array<uint8_t, kLanesMax> awake_lanes_{};        // the first awake_count_
+  size_t awake_count_ = 0;
+  bool any_watch_ = false;
 
   Clock::Duration idle_since_{0};  // 0: it is not, or need not know
   bool worked_ = false;            // since idle_since_ was last looked at
