@@ -139,7 +139,7 @@ void Loader::Run() {
 }
 
 absl::Status Loader::LoadAll() {
-  for (uint32_t packets = 1;; ++packets) {
+  while (true) {
     std::optional<Packet> packet = window_.WaitNext();
     if (!packet.has_value()) return absl::CancelledError("loading was stopped");
 
@@ -166,11 +166,21 @@ absl::Status Loader::LoadAll() {
     if (took > kHelpTimeMax) was_slow_.store(true, std::memory_order_relaxed);
     NoteLoaded(header);
 
+    const uint32_t index = header.index;
     packet.reset();  // the buffer must be free before the window lets another packet come
     const bool next_is_there = window_.MarkLoaded();
-    const bool hold = hold_receipts_.load(std::memory_order_relaxed);
-    if ((!next_is_there && !hold) || packets % packets_a_receipt_ == 0) progress_.Notify();
+    if (ReceiptDue(index + 1, next_is_there)) {
+      AnnouncedLoaded(index + 1);
+      progress_.Notify();
+    }
   }
+}
+
+// What is announced for the worker's sake says what is loaded, too.
+bool Loader::ReceiptDue(uint32_t loaded_packets, bool next_is_there) const {
+  if (!next_is_there && !hold_receipts_.load(std::memory_order_relaxed)) return true;
+  return loaded_packets >=
+         uint64_t{announced_packets_.load(std::memory_order_relaxed)} + packets_a_receipt_;
 }
 
 bool Loader::Continues(const PacketHeader& header) const {

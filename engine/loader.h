@@ -68,6 +68,10 @@ class Loader {
   void LetWorkerHelp();
   // From now on no receipt is due because the next packet is not there.
   void HoldReceipts() { hold_receipts_.store(true, std::memory_order_relaxed); }
+  // The source hears that so many packets are loaded. From any thread.
+  void AnnouncedLoaded(uint32_t packets) {
+    announced_packets_.store(packets, std::memory_order_relaxed);
+  }
   // After each packet that was put into the window: writes what can be written at once, or leaves
   // it to the loader's thread. What goes wrong is left to it as well. May run before Start().
   void Help();
@@ -97,6 +101,7 @@ class Loader {
   absl::Status LoadAll();
   absl::Status Check(const absl::Status& checked) const;
   absl::Status Write(absl::Span<const std::byte> bytes);
+  bool ReceiptDue(uint32_t loaded_packets, bool next_is_there) const;
   bool Continues(const PacketHeader& header) const;
   bool WriteAtOnce(const Packet& packet);
   void NoteLoaded(const PacketHeader& header);
@@ -106,7 +111,9 @@ class Loader {
   Device& device_;
   ReorderWindow& window_;
   const uint32_t packets_a_receipt_;
-  std::atomic<bool> hold_receipts_{false};  // relaxed: an old value costs a receipt
+  // Both relaxed: an old value costs a receipt.
+  std::atomic<bool> hold_receipts_{false};
+  std::atomic<uint32_t> announced_packets_{0};
   const Notifier& progress_;
   const std::unique_ptr<StreamCheck> check_;  // the thread's while it runs
   std::function<absl::Status(absl::string_view config)> load_config_;

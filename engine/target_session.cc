@@ -153,7 +153,9 @@ absl::Status TargetSession::Impl::SendReceipts() {
                 last_receipts_.lane_packets(static_cast<int>(i));
   }
   for (size_t i = 0; i < windows_.size(); ++i) {
-    receipts.add_device_packets(windows_[i]->loaded_packets());
+    const uint32_t loaded_packets = windows_[i]->loaded_packets();
+    loaders_[i]->AnnouncedLoaded(loaded_packets);
+    receipts.add_device_packets(loaded_packets);
     receipts.add_device_bytes(loaders_[i]->loaded_bytes());
     news |= i >= static_cast<size_t>(last_receipts_.device_packets_size()) ||
             receipts.device_packets(static_cast<int>(i)) !=
