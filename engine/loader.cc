@@ -29,11 +29,12 @@ constexpr int kFullFdPollMs = 100;
 // The worker has lanes to look after: no more packets than that in a row, which it may find when
 // the one comes that they have waited for.
 constexpr uint32_t kHelpPacketsMax = 4;
-// A write that takes longer is not for the worker, and so are the next few.
+// A write that takes longer is not for the worker, and so are the next few; a driver's none any
+// more.
 constexpr std::chrono::milliseconds kHelpTimeMax{20};
 constexpr uint32_t kLeftPackets = 64;
-// Of a driver: so many writes show how long they take.
-constexpr uint32_t kTriedPackets = 8;
+// So many writes of the thread's show how long a driver's take.
+constexpr uint32_t kTriedWrites = 8;
 
 std::optional<Notifier> NotifierIfAny() {
   absl::StatusOr<Notifier> notifier = Notifier::Create();
@@ -55,18 +56,19 @@ Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t
 
 Loader::~Loader() { Stop(); }
 
-void Loader::LetWorkerHelp() {
+void Loader::LetWorkerHelp(bool driver) {
   // A check is the embedder's code, and may take its time.
-  const bool drivers = IsAnonymous(data_fd_.get());
-  helped_ = check_ == nullptr && (drivers || IsInMemory(data_fd_.get()));
-  if (drivers) left_packets_ = kTriedPackets;
+  drivers_ = driver && IsAnonymous(data_fd_.get());
+  helped_ = check_ == nullptr && (drivers_ || IsInMemory(data_fd_.get()));
   if (helped_) window_.LetInserterLoad();
 }
 
 // HOT PATH, as LoadAll.
 void Loader::Help() {
   if (!helped_) return;
-  if (was_slow_.exchange(false, std::memory_order_relaxed)) left_packets_ = kLeftPackets;
+  if (drivers_ && tried_writes_.load(std::memory_order_relaxed) < kTriedWrites) {
+    return window_.WakeLoader();
+  }
   if (left_packets_ > 0) {
     --left_packets_;
     return window_.WakeLoader();
@@ -87,12 +89,16 @@ void Loader::Help() {
 // wrong.
 bool Loader::WriteAtOnce(const Packet& packet) {
   if (!Continues(packet.header)) return false;
+  if (drivers_ && was_slow_.load(std::memory_order_relaxed)) return false;
   const absl::Span<const std::byte> rest = packet.buffer.payload_span().subspan(next_done_bytes_);
   const Clock::Duration began = Clock::Steady().Now();
   const ssize_t written =
       blocked_call_.Around([&] { return ::write(data_fd_.get(), rest.data(), rest.size()); });
+  // A driver may have taken some of them all the same: they are not written again.
+  if (written < 0 && errno != EINTR && errno != EAGAIN) next_error_ = errno;
   const auto done_bytes = static_cast<size_t>(std::max<ssize_t>(written, 0));
   const bool slow = NoteWrite(packet.header, began, done_bytes) > kHelpTimeMax;
+  if (slow) was_slow_.store(true, std::memory_order_relaxed);
   next_done_bytes_ += done_bytes;
   const bool all = next_done_bytes_ == packet.buffer.payload_bytes();
   if (slow || !all) left_packets_ = kLeftPackets;
@@ -164,6 +170,7 @@ absl::Status Loader::LoadAll() {
     GODWIT_RETURN_IF_ERROR(Write(payload));
     const Clock::Duration took = NoteWrite(header, began, payload.size() - next_done_bytes_);
     if (took > kHelpTimeMax) was_slow_.store(true, std::memory_order_relaxed);
+    tried_writes_.fetch_add(1, std::memory_order_relaxed);
     NoteLoaded(header);
 
     const uint32_t index = header.index;
@@ -214,8 +221,10 @@ absl::Status Loader::Write(absl::Span<const std::byte> bytes) {
   const size_t total = bytes.size();
   bytes.remove_prefix(next_done_bytes_);
   while (!bytes.empty()) {
-    const ssize_t written =
-        blocked_call_.Around([&] { return ::write(data_fd_.get(), bytes.data(), bytes.size()); });
+    const ssize_t written = next_error_ != 0 ? -1 : blocked_call_.Around([&] {
+      return ::write(data_fd_.get(), bytes.data(), bytes.size());
+    });
+    if (next_error_ != 0) errno = next_error_;  // which the worker was told
     if (written > 0) {
       bytes.remove_prefix(static_cast<size_t>(written));
       continue;

@@ -30,8 +30,8 @@ namespace godwit {
 // A file in memory takes bytes by a copy, and waits for nothing. With few processors to run on it
 // costs less when the thread that has just received a packet writes it, while it is in that
 // processor's cache, than when another is woken to do so: the worker then helps. A driver may wait
-// for its device: there the worker helps once some writes have taken little time, and not for a
-// while after one that has not.
+// for its device: there the worker helps once eight writes of the thread's have taken little time,
+// and never after one that has not.
 //
 // Ownership: owns the data_fd, the check and the thread; borrows device, window and notifier.
 // Threads:   Start(), AskToStop(), Stop() and the destructor one at a time, the destructor after
@@ -64,9 +64,9 @@ class Loader {
   }
 
   // Before Start() and the first packet: lets the worker help, if the data_fd is a file in memory
-  // or a driver's, and there is no check.
-  void LetWorkerHelp();
-  // From now on no receipt is due because the next packet is not there.
+  // or, with `driver`, a driver's, and there is no check.
+  void LetWorkerHelp(bool driver);
+  // From now on that the next packet is not there makes no receipt due.
   void HoldReceipts() { hold_receipts_.store(true, std::memory_order_relaxed); }
   // The source hears that so many packets are loaded. From any thread.
   void AnnouncedLoaded(uint32_t packets) {
@@ -124,13 +124,18 @@ class Loader {
   UniqueFd data_fd_;
   uint32_t stream_crc_ = 0;
   size_t next_done_bytes_ = 0;  // of the next packet: the worker wrote them before it gave up
+  int next_error_ = 0;          // errno of the write with which it did, 0: of none
+  // Relaxed, atomic for who looks without a packet: a write of whoever took its time; writes of the
+  // thread's.
+  std::atomic<bool> was_slow_{false};
+  std::atomic<uint32_t> tried_writes_{0};
   // Owned by the thread while it runs.
   absl::Status status_;
 
   // The worker's.
   bool helped_ = false;
-  uint32_t left_packets_ = 0;          // that are left to the thread before the worker helps again
-  std::atomic<bool> was_slow_{false};  // a write of the thread's; relaxed, the window's lock orders
+  bool drivers_ = false;       // the data_fd is
+  uint32_t left_packets_ = 0;  // that are left to the thread before the worker helps again
 
   std::atomic<bool> stopped_{false};    // ends a wait for a full fd; relaxed, joined after
   const std::optional<Notifier> stop_;  // the same, at once; none where there was no fd for it

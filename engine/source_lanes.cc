@@ -14,7 +14,8 @@ namespace {
 
 // A lane that was up for that long had nothing to do with the trouble before.
 constexpr std::chrono::seconds kTroubleOver{1};
-// A target says at once what it has received, whatever its devices do.
+// A target says soon what it has received, whatever its devices do; but for a driver that its
+// worker writes to (docs/architecture.md), and which takes as long.
 constexpr std::chrono::seconds kReceiptTimeout{3};
 // The worker waits for a full lane where that is the fastest. One that is late by so much it looks
 // at again: others may be worth more now, and nothing else may wake it.

@@ -53,7 +53,8 @@ absl::Status SourceSession::Impl::StopDevices() {
 
 // For how many packets the target may hold a receipt without keeping us waiting: half of what may
 // be unreceipted, and what the lanes have room for beyond what is under way in a round trip. A
-// target with so few processors that it would hold them is no faster than that.
+// target that has so few processors as to hold them is taken to be no faster than that: two of them
+// made 3.3 GiB/s at most (docs/performance.md).
 uint32_t SourceSession::Impl::PacketsWithoutReceipt() const {
   constexpr double kBytesPerSecondMax = 4e9;
   const size_t packet_bytes = AtOnceBytes() > 0 ? AtOnceBytes() : options_.packet_bytes;

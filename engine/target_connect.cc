@@ -199,9 +199,10 @@ void TargetSession::Impl::MakeLoader(size_t device) {
     });
   }
   loader->SetTrace(trace_, static_cast<uint32_t>(device));
-  // Opening seals is work enough for the worker.
+  // Opening seals is work enough for the worker. Drivers may wait for their devices: several are to
+  // do so side by side, and a queue pair that is not looked after may be taken for dead, for good.
   if (sealing_ == Sealing::kOff && ProcessorsToRunOn() < kProcessorsToOverlap) {
-    loader->LetWorkerHelp();
+    loader->LetWorkerHelp(/*driver=*/devices_.size() == 1 && transport_ == TransportKind::kTcp);
   }
   loaders_.push_back(std::move(loader));
 }

@@ -63,8 +63,7 @@ void TargetWorker::RemakeLane(NewLane made) {
 }
 
 void TargetWorker::HoldReceipts(uint32_t packets) {
-  packets_a_receipt_.store(packets, std::memory_order_relaxed);
-  hold_receipts_.store(true, std::memory_order_relaxed);
+  held_packets_.store(packets, std::memory_order_relaxed);
 }
 
 void TargetWorker::DropLane(size_t lane, uint16_t generation, absl::Status why) {
@@ -143,10 +142,7 @@ absl::StatusOr<bool> TargetWorker::Step() {
   GODWIT_RETURN_IF_ERROR(TakeNewLanes());
   for (const size_t lane : awake_lanes()) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
   CheckLanes();
-  if (received_packets_ - announced_packets_ >=
-      packets_a_receipt_.load(std::memory_order_relaxed)) {
-    NotifyOfReceipts();
-  }
+  if (received_packets_ - announced_packets_ >= packets_a_receipt_) NotifyOfReceipts();
   return more || LooksAgain(received_over_tcp);
 }
 
@@ -262,7 +258,8 @@ bool TargetWorker::StreamsComplete() const {
                      [](const Loader* loader) { return loader->window().complete(); });
 }
 
-// A receipt for every few packets while they stream in, and at once when they stop. With queue
+// A receipt for every few packets while they stream in, and at once when they stop, or when there
+// are enough to tell of. With queue
 // pairs the look before a sleep shows that; a TCP lane may have had no receive under way in the
 // first look at which nothing comes, and is looked at twice.
 bool TargetWorker::LooksAgain(bool received_over_tcp) {
@@ -286,7 +283,8 @@ std::chrono::nanoseconds TargetWorker::OnIdle() {
 
 // Before it hears of a lane's first packet the source gives that lane few more.
 bool TargetWorker::HoldsReceipts() const {
-  return hold_receipts_.load(std::memory_order_relaxed) && !first_of_lane_;
+  const uint32_t held_packets = held_packets_.load(std::memory_order_relaxed);
+  return !first_of_lane_ && received_packets_ - announced_packets_ < held_packets;
 }
 
 void TargetWorker::NotifyOfReceipts() {

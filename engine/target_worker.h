@@ -56,8 +56,8 @@ class TargetWorker final : public WorkerBase {
   void RemakeLane(NewLane made);
   // Gives that lane up, if it is of that generation still.
   void DropLane(size_t lane, uint16_t generation, absl::Status why);
-  // From now on the source is to hear of every so many packets, and of fewer only when it has
-  // waited for a while: no receipt at once when there is nothing to do. REQUIRES: packets > 0
+  // From now on it may wait a while for fewer than so many packets to be told of, in place of
+  // telling the source as soon as there is nothing to do.
   void HoldReceipts(uint32_t packets);
 
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
@@ -104,9 +104,10 @@ class TargetWorker final : public WorkerBase {
   uint64_t received_packets_ = 0;  // on all lanes
   // Half of a lane's queue: each wakes up both control threads, and a worker has to make way for
   // one of them. Where lanes wait for receipts this side is idle, and sends them earlier, unless it
-  // holds them. Both relaxed: an old value costs a receipt.
-  std::atomic<uint32_t> packets_a_receipt_;
-  std::atomic<bool> hold_receipts_{false};
+  // holds them.
+  const uint64_t packets_a_receipt_;
+  std::atomic<uint32_t> held_packets_{
+      0};                                 // less is held when idle; relaxed: an old value costs one
   uint64_t announced_packets_ = 0;        // at the last events().Notify()
   bool looked_again_ = true;              // since the last packet over TCP
   Clock::Duration unannounced_since_{0};  // the first packet came that is not announced

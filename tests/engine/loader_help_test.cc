@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -49,12 +50,12 @@ class LoaderHelpTest : public testing::Test {
   }
 
   // A device whose data_fd is `fd`; the loader's thread does not run yet.
-  void Prepare(UniqueFd fd, std::unique_ptr<StreamCheck> check = nullptr) {
+  void Prepare(UniqueFd fd, std::unique_ptr<StreamCheck> check = nullptr, bool driver = true) {
     device_ = std::make_unique<FakeDevice>(FakeDevice::Script{});
     window_ = std::make_unique<ReorderWindow>(kWindowPackets);
     loader_ = std::make_unique<Loader>(*device_, std::move(fd), *window_, kWindowPackets,
                                        *progress_, std::move(check));
-    loader_->LetWorkerHelp();
+    loader_->LetWorkerHelp(driver);
   }
   // A file in memory, which file_ stays open to.
   void PrepareFile(std::unique_ptr<StreamCheck> check = nullptr) {
@@ -230,11 +231,11 @@ class DriversFdTest : public LoaderHelpTest {
     counter_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
     ASSERT_TRUE(counter_.valid());
     Prepare(UniqueFd(::dup(counter_.get())));
-    loader_->Start();
   }
-  void Add(uint64_t value) {
-    Arrive(NextData(std::string(reinterpret_cast<const char*>(&value), sizeof(value))));
+  wire::Frame NextAdd(uint64_t value) {
+    return NextData(std::string(reinterpret_cast<const char*>(&value), sizeof(value)));
   }
+  void Add(uint64_t value) { Arrive(NextAdd(value)); }
   void AwaitAll() const {
     while (window_->loaded_packets() < next_index_) std::this_thread::yield();
   }
@@ -248,6 +249,7 @@ class DriversFdTest : public LoaderHelpTest {
 };
 
 TEST_F(DriversFdTest, TheThreadTriesItAndThenTheWorkerHelps) {
+  loader_->Start();
   while (next_index_ < 8) {
     Add(1);
     AwaitAll();
@@ -265,21 +267,65 @@ TEST_F(DriversFdTest, TheThreadTriesItAndThenTheWorkerHelps) {
 }
 
 TEST_F(DriversFdTest, AWriteOfTheThreadsThatTookItsTimeKeepsTheWorkerAway) {
+  loader_->Start();
   Add(0xfffffffffffffff0);
   AwaitAll();
   Add(0x100);
+  while (!loader_->blocked_call().in_call()) std::this_thread::yield();
   // Longer than what the worker would wait for.
   std::this_thread::sleep_for(std::chrono::milliseconds(60));
   EXPECT_EQ(window_->loaded_packets(), 1U);
   EXPECT_EQ(TakeCount(), 0xfffffffffffffff0);
   AwaitAll();
-  while (next_index_ < 60) {
+  while (next_index_ < 200) {
     Add(1);
     AwaitAll();
   }
   EXPECT_EQ(loader_->helped_packets(), 0U);
   Arrive(NextConfig());
   EXPECT_EQ(WaitForTheEnd(), Loader::Phase::kLoaded) << loader_->status();
+}
+
+TEST_F(DriversFdTest, PacketsThatWereNotWrittenAreNoTrial) {
+  std::vector<wire::Frame> frames;
+  for (uint32_t i = 0; i < kWindowPackets; ++i) frames.push_back(NextAdd(1));
+  std::reverse(frames.begin(), frames.end());
+  for (const wire::Frame& frame : frames) Arrive(frame);
+  EXPECT_EQ(loader_->helped_packets(), 0U);
+  EXPECT_EQ(window_->loaded_packets(), 0U);
+  loader_->Start();
+  AwaitAll();
+}
+
+// One of several, or beside queue pairs.
+TEST_F(LoaderHelpTest, ADriversFdIsTheThreadsAloneWhereItIsToBe) {
+  const UniqueFd counter(::eventfd(0, EFD_CLOEXEC));
+  Prepare(UniqueFd(::dup(counter.get())), nullptr, /*driver=*/false);
+  loader_->Start();
+  const uint64_t one = 1;
+  while (next_index_ < 200) {
+    Arrive(NextData(std::string(reinterpret_cast<const char*>(&one), sizeof(one))));
+    while (window_->loaded_packets() < next_index_) std::this_thread::yield();
+  }
+  EXPECT_EQ(loader_->helped_packets(), 0U);
+}
+
+// It may have taken some of it all the same.
+TEST_F(LoaderHelpTest, WhatTheWorkersWriteWasRefusedIsNotWrittenAgain) {
+  PrepareFile();
+  ASSERT_NE(::signal(SIGXFSZ, SIG_IGN), SIG_ERR);
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
+  Arrive(NextData("GOD"));
+  const rlimit three_bytes = {3, limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &three_bytes), 0);
+  Arrive(NextData("WIT"));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  ::signal(SIGXFSZ, SIG_DFL);
+  loader_->Start();
+  EXPECT_THAT(FailureText(),
+              AllOf(HasSubstr("fake:a"), HasSubstr("at byte 3 failed"), HasSubstr("too large")));
+  EXPECT_EQ(Written(), "GOD");
 }
 
 // No receipt is due for each packet that is loaded before the next one comes.

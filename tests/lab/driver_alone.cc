@@ -1,8 +1,8 @@
-// What a device's driver takes for itself: the least that any transport can come to on one CPU.
+// What a device's driver takes for itself on one CPU, with plain reads and writes.
 // Moves a godwit_synth device's state to another of the same kernel, STOP_COPY only, by read(2) and
 // write(2) of one buffer of 1 MiB in one thread: no network, no second buffer, no checks but the
 // driver's. With --tcp by two processes, which read and send, receive and write over one connection
-// with blocking calls and nothing else: the least that any transport over TCP can come to.
+// with blocking calls and nothing else.
 //
 //   driver_alone [--tcp] SOURCE TARGET
 //

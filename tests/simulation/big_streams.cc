@@ -54,8 +54,10 @@ struct Wanted {
   uint64_t arena_bytes = 128 * kMiB;
   double load_gbit = 0;  // of the target's device; 0: it takes no time
   bool crc = false;
+  int processors = 16;  // of each host: those with such links have more than a few
   uint64_t seed = 1;
   double reach = 0;
+  double messages_max = 0;  // of the target's a packet; 0: any number
 };
 
 uint64_t BytesASecond(double gbit) { return static_cast<uint64_t>(gbit * 1e9 / 8); }
@@ -139,13 +141,10 @@ TargetOptions TargetOptionsOf(const Wanted& wanted) {
   return options;
 }
 
-// Hosts with such links have more than a few.
-constexpr int kProcessors = 16;
-
 // What it says is wrong with how the fibers ended; empty: nothing.
 std::string Move(const Wanted& wanted, Run& run) {
   UseIoPlan({Duration(1), /*whole=*/true, /*watch_arenas=*/true});
-  UseNetwork(&run.network, kProcessors);
+  UseNetwork(&run.network, wanted.processors);
   run.scheduler.SetNextEvent([&] { return run.network.NextArrival(); });
   run.scheduler.Spawn(kTargetHost, "the target", [&] {
     run.target = std::make_unique<TargetSession>(
@@ -204,6 +203,10 @@ class Verdict {
     Expect(wanted_.load_gbit == 0 || wanted_.load_gbit >= wanted_.gbit ||
                4 * MostHeld(run_) > 3 * bounds_.target.window_packets,
            absl::StrCat("the window held ", MostHeld(run_), " packets before a slow device"));
+    const double messages = static_cast<double>(run_.network.control_messages(1)) /
+                            static_cast<double>(run_.source_report.packets);
+    Expect(wanted_.messages_max == 0 || messages <= wanted_.messages_max,
+           absl::StrCat("the target sent ", messages, " messages a packet"));
     return std::move(wrong_);
   }
 
@@ -368,10 +371,16 @@ int Main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--crc", wanted.crc, "with CRCs of what is in the buffers");
+  app.add_option("--processors", wanted.processors, "of each host")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
   app.add_option("--seed", wanted.seed, "which order threads run in")->capture_default_str();
   app.add_option("--reach", wanted.reach, "fail under this part of the predicted rate")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--messages-max", wanted.messages_max,
+                 "fail over so many messages a packet from target to source; 0: never")
+      ->capture_default_str();
   app.add_flag("--json", json, "one line of JSON");
   CLI11_PARSE(app, argc, argv);
   wanted.round_trip = Duration(round_trip_ns);
