@@ -21,6 +21,8 @@ constexpr double kNewestShare = 0.25;
 // 100 GB/s: no lane is faster, and a trip as short as the shortest must not look like one.
 constexpr double kNsAByteMin = 0.01;
 
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
 double Nanoseconds(Clock::Duration duration) { return static_cast<double>(duration.count()); }
 
 }  // namespace
@@ -29,17 +31,8 @@ LaneSchedule::LaneSchedule(size_t lanes, uint32_t queue_packets) : queue_packets
   GODWIT_CHECK(lanes <= kLanesMax);
   lanes_.reserve(lanes);
   for (size_t i = 0; i < lanes; ++i) lanes_.emplace_back(queue_packets);
-}
-
-uint64_t LaneSchedule::UnderWay(const LaneState& lane) {
-  return lane.sent_packets - std::min(lane.returned_packets, lane.receipted_packets);
-}
-
-bool LaneSchedule::HasRoom(const LaneState& lane, uint64_t bytes) const {
-  const uint64_t under_way = UnderWay(lane);
-  if (!lane.proven) return under_way == 0;
-  if (under_way >= queue_packets_) return false;
-  return lane.measured || under_way < 2 || lane.in_flight_bytes + bytes <= kUnmeasuredBytesMax;
+  for (LaneState& lane : lanes_) Expect(lane);
+  NoteLanes();
 }
 
 bool LaneSchedule::HasRoom(uint64_t bytes) const {
@@ -47,29 +40,10 @@ bool LaneSchedule::HasRoom(uint64_t bytes) const {
                      [&](const LaneState& lane) { return lane.up && HasRoom(lane, bytes); });
 }
 
-double LaneSchedule::Cost(const LaneState& lane, double unmeasured, Clock::Duration now) const {
-  if (lane.trips.empty()) return lane.measured ? lane.ns_a_byte : unmeasured;
-  // A lane that has come to a halt is known by what does not come back.
-  const double so_far = (Nanoseconds(now - lane.oldest.began) - shortest_trip_ns_) /
-                        static_cast<double>(lane.oldest.lane_bytes);
-  return std::max(lane.measured ? lane.ns_a_byte : unmeasured, so_far);
-}
-
-double LaneSchedule::SinceReceipt(const LaneState& lane, Clock::Duration now) {
-  return lane.trips.empty() ? 0 : Nanoseconds(now - std::max(lane.receipt_at, lane.oldest.began));
-}
-
+// HOT PATH. Once for each packet, over all lanes.
 int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
-  constexpr double kNever = std::numeric_limits<double>::infinity();
-  // What is unknown is taken for as good as the best.
-  double unmeasured = kNever;
-  int up = 0;
-  for (const LaneState& lane : lanes_) {
-    if (lane.up) ++up;
-    if (lane.up && lane.measured) unmeasured = std::min(unmeasured, lane.ns_a_byte);
-  }
-  if (unmeasured == kNever) unmeasured = kNsAByteMin;
-
+  const double now_ns = Nanoseconds(now);
+  const auto packet_bytes = static_cast<double>(bytes);
   std::array<double, kLanesMax> times;  // kNever: it can't take the packet now
   double best_time = kNever;
   double best_cost = 0;
@@ -78,25 +52,21 @@ int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
     const LaneState& lane = lanes_[i];
     times[i] = kNever;
     if (!lane.up) continue;
-    const double cost = Cost(lane, unmeasured, now);
-    // A part of what is in flight has come since the last receipt.
-    const double ahead =
-        std::max(0.0, static_cast<double>(lane.in_flight_bytes) * cost - SinceReceipt(lane, now));
-    const double time = shortest_trip_ns_ + ahead + static_cast<double>(bytes) * cost;
+    double cost = lane.ns_a_byte;
+    double clear_at = lane.clear_at;
+    if (now_ns - shortest_trip_ns_ > lane.late_at) {
+      cost = CostOfLate(lane, now_ns);
+      clear_at = ClearAt(lane, cost);
+    }
+    const double time = shortest_trip_ns_ + std::max(0.0, clear_at - now_ns) + packet_bytes * cost;
+    const bool sends = !lane.trips.empty();
     if (!HasRoom(lane, bytes)) {
       // Only a known one is waited for, and for its receipts: the others' may be far, and a lane
       // whose packets have all come, and which still does not give them back, has stopped.
-      if (lane.proven && lane.measured && !lane.trips.empty()) {
-        full_lanes_time = std::min(full_lanes_time, time);
-      }
+      if (lane.proven && lane.measured && sends) full_lanes_time = std::min(full_lanes_time, time);
       continue;
     }
-    const bool idle = lane.measured && lane.trips.empty();
-    const double busy_ns =
-        static_cast<double>(carried_bytes_ - lane.carried_before) * unmeasured / up;
-    if (!ending && idle && busy_ns > kTrialPause * time) {
-      return static_cast<int>(i);
-    }
+    if (!sends && lane.measured && !ending && IsTrialDue(lane, time)) return static_cast<int>(i);
     times[i] = time;
     if (time >= best_time) continue;
     best_time = time;
@@ -104,15 +74,51 @@ int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
   }
   if (best_time == kNever || best_time > (ending ? 1 : kWorthWaiting) * full_lanes_time) return -1;
 
-  const double same_time = best_time + kSameArrival * static_cast<double>(bytes) * best_cost;
+  const double same_time = best_time + kSameArrival * packet_bytes * best_cost;
   int best = -1;
+  uint64_t least_packets = 0;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     if (times[i] > same_time) continue;
-    if (best < 0 || lanes_[i].sent_packets < lanes_[static_cast<size_t>(best)].sent_packets) {
-      best = static_cast<int>(i);
-    }
+    const uint64_t packets = lanes_[i].sent_packets;
+    if (best >= 0 && packets >= least_packets) continue;
+    best = static_cast<int>(i);
+    least_packets = packets;
   }
   return best;
+}
+
+// Whether the lanes have been busy for long since that one, which is idle, carried something.
+bool LaneSchedule::IsTrialDue(const LaneState& lane, double packet_ns) const {
+  const double carried_since = static_cast<double>(carried_bytes_ - lane.carried_before);
+  return carried_since * unmeasured_ns_a_byte_ > kTrialPause * packet_ns * up_lanes_;
+}
+
+// What a byte takes on a lane that is not measured, or whose oldest packet is late: a lane that has
+// come to a halt is known by what does not come back.
+double LaneSchedule::CostOfLate(const LaneState& lane, double now_ns) const {
+  const double known = lane.measured ? lane.ns_a_byte : unmeasured_ns_a_byte_;
+  if (lane.trips.empty()) return known;
+  const double so_far_ns = now_ns - Nanoseconds(lane.oldest.began) - shortest_trip_ns_;
+  return std::max(known, so_far_ns / static_cast<double>(lane.oldest.lane_bytes));
+}
+
+// A part of what is in flight has come since the last receipt.
+double LaneSchedule::ClearAt(const LaneState& lane, double cost) {
+  if (lane.trips.empty()) return 0;
+  const Clock::Duration since = std::max(lane.receipt_at, lane.oldest.began);
+  return Nanoseconds(since) + static_cast<double>(lane.in_flight_bytes) * cost;
+}
+
+void LaneSchedule::Expect(LaneState& lane) {
+  lane.clear_at = ClearAt(lane, lane.ns_a_byte);
+  if (!lane.measured) {
+    lane.late_at = -kNever;
+  } else if (lane.trips.empty()) {
+    lane.late_at = kNever;
+  } else {
+    lane.late_at = Nanoseconds(lane.oldest.began) +
+                   static_cast<double>(lane.oldest.lane_bytes) * lane.ns_a_byte;
+  }
 }
 
 void LaneSchedule::Sent(size_t lane, uint64_t bytes, Clock::Duration now) {
@@ -122,6 +128,7 @@ void LaneSchedule::Sent(size_t lane, uint64_t bytes, Clock::Duration now) {
   Trip trip = {now, bytes, at.in_flight_bytes};
   if (at.trips.empty()) at.oldest = trip;
   at.trips.Push(std::move(trip));
+  Expect(at);
 }
 
 void LaneSchedule::Receipted(size_t lane, uint64_t packets, Clock::Duration now) {
@@ -139,6 +146,7 @@ void LaneSchedule::Receipted(size_t lane, uint64_t packets, Clock::Duration now)
   at.proven = true;
   // Those before it have waited for this one's receipt.
   if (packets > 0) Measure(at, last, now);
+  Expect(at);
 }
 
 void LaneSchedule::Measure(LaneState& lane, const Trip& trip, Clock::Duration now) {
@@ -152,12 +160,31 @@ void LaneSchedule::Measure(LaneState& lane, const Trip& trip, Clock::Duration no
   lane.ns_a_byte = std::min(lane.ns_a_byte,
                             std::max(kNsAByteMin, trip_ns / static_cast<double>(trip.lane_bytes)));
   lane.measured = true;
+  NoteLanes();
+}
+
+void LaneSchedule::Down(size_t lane) {
+  lanes_[lane].up = false;
+  NoteLanes();
+}
+
+void LaneSchedule::NoteLanes() {
+  up_lanes_ = 0;
+  double best = kNever;
+  for (const LaneState& lane : lanes_) {
+    if (!lane.up) continue;
+    ++up_lanes_;
+    if (lane.measured) best = std::min(best, lane.ns_a_byte);
+  }
+  unmeasured_ns_a_byte_ = best == kNever ? kNsAByteMin : best;
 }
 
 void LaneSchedule::Up(size_t lane) {
   lanes_[lane] = LaneState(queue_packets_);
   lanes_[lane].proven = false;
   lanes_[lane].carried_before = carried_bytes_;
+  Expect(lanes_[lane]);
+  NoteLanes();
 }
 
 }  // namespace godwit

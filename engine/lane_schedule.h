@@ -2,6 +2,7 @@
 #ifndef GODWIT_ENGINE_LANE_SCHEDULE_H_
 #define GODWIT_ENGINE_LANE_SCHEDULE_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -46,7 +47,7 @@ class LaneSchedule {
   void Returned(size_t lane) { ++lanes_[lane].returned_packets; }
   // The target has so many more of them. REQUIRES: they were sent
   void Receipted(size_t lane, uint64_t packets, Clock::Duration now);
-  void Down(size_t lane) { lanes_[lane].up = false; }
+  void Down(size_t lane);
   // It was made again: nothing is under way or known, and it carries one packet until it is
   // receipted.
   void Up(size_t lane);
@@ -74,20 +75,36 @@ class LaneSchedule {
     uint64_t receipted_packets = 0;
     Clock::Duration receipt_at{0};  // the last
     uint64_t carried_before = 0;    // of carried_bytes_: until then
+    // For Pick(), in ns of the clock. The oldest packet is late once the shortest trip began after
+    // that; as long as it is not, what is in flight will all have come by then.
+    double late_at = 0;
+    double clear_at = 0;
   };
 
-  static uint64_t UnderWay(const LaneState& lane);
-  bool HasRoom(const LaneState& lane, uint64_t bytes) const;
-  // What it takes a byte, as far as can be seen by now.
-  double Cost(const LaneState& lane, double unmeasured, Clock::Duration now) const;
-  // How long it has been sending without one, in nanoseconds.
-  static double SinceReceipt(const LaneState& lane, Clock::Duration now);
+  static uint64_t UnderWay(const LaneState& lane) {
+    return lane.sent_packets - std::min(lane.returned_packets, lane.receipted_packets);
+  }
+  bool HasRoom(const LaneState& lane, uint64_t bytes) const {
+    const uint64_t under_way = UnderWay(lane);
+    if (!lane.proven) return under_way == 0;
+    if (under_way >= queue_packets_) return false;
+    return lane.measured || under_way < 2 || lane.in_flight_bytes + bytes <= kUnmeasuredBytesMax;
+  }
+  bool IsTrialDue(const LaneState& lane, double packet_ns) const;
+  double CostOfLate(const LaneState& lane, double now_ns) const;
+  static double ClearAt(const LaneState& lane, double cost);
+  // After each change of what is in flight, or known.
+  static void Expect(LaneState& lane);
+  void NoteLanes();
   void Measure(LaneState& lane, const Trip& trip, Clock::Duration now);
 
   const uint32_t queue_packets_;
   std::vector<LaneState> lanes_;
   double shortest_trip_ns_ = 0;  // 0: none yet
-  uint64_t carried_bytes_ = 0;   // by all lanes
+  // Of the lanes that are up: how many, and the best's, for what is unknown is taken for as good.
+  int up_lanes_ = 0;
+  double unmeasured_ns_a_byte_ = 0;
+  uint64_t carried_bytes_ = 0;  // by all lanes
 };
 
 }  // namespace godwit
