@@ -59,6 +59,18 @@ uint32_t HeaderCrc(const std::byte* bytes) {
   return Crc32cExtend(crc, {bytes + kPacketVersionAt, kFrameHeaderBytes - kPacketVersionAt});
 }
 
+bool AllZero(const std::byte* bytes, size_t count) {
+  static constexpr std::byte kZeros[kHeaderCrcAt - kReservedAt] = {};
+  return std::memcmp(bytes, kZeros, count) == 0;
+}
+
+absl::Status ReservedError(const std::byte* bytes, size_t at) {
+  while (bytes[at] == std::byte{0}) ++at;
+  return absl::InvalidArgumentError(
+      absl::StrFormat("reserved byte %u of the frame header is 0x%02x, expected 0", at,
+                      std::to_integer<unsigned>(bytes[at])));
+}
+
 // All but magic and header CRC.
 absl::StatusOr<PacketHeader> DecodeFields(const std::byte* bytes, size_t payload_bytes,
                                           bool sealed) {
@@ -83,12 +95,9 @@ absl::StatusOr<PacketHeader> DecodeFields(const std::byte* bytes, size_t payload
     return absl::InvalidArgumentError(
         absl::StrFormat("packet flags 0x%x have a bit that this side does not know", flags));
   }
-  for (size_t at = sealed ? kReservedBehindTagAt : kReservedAt; at < kHeaderCrcAt; ++at) {
-    if (bytes[at] != std::byte{0}) {
-      return absl::InvalidArgumentError(
-          absl::StrFormat("reserved byte %u of the frame header is 0x%02x, expected 0", at,
-                          std::to_integer<unsigned>(bytes[at])));
-    }
+  const size_t reserved_at = sealed ? kReservedBehindTagAt : kReservedAt;
+  if (!AllZero(bytes + reserved_at, kHeaderCrcAt - reserved_at)) {
+    return ReservedError(bytes, reserved_at);
   }
 
   PacketHeader header;
