@@ -21,15 +21,21 @@ class FixedQueue {
 
   void Push(T&& value) {
     GODWIT_CHECK(size_ < slots_.size());
-    slots_[(head_ + size_) % slots_.size()] = std::move(value);
+    const size_t slot = head_ + size_;
+    slots_[slot < slots_.size() ? slot : slot - slots_.size()] = std::move(value);
     ++size_;
   }
   T Pop() {
     GODWIT_CHECK(size_ > 0);
     T value = std::move(slots_[head_]);
-    head_ = (head_ + 1) % slots_.size();
-    --size_;
+    DropFront();
     return value;
+  }
+  // Leaves it as it is in its slot: for a T that owns nothing.
+  void DropFront() {
+    GODWIT_CHECK(size_ > 0);
+    if (++head_ == slots_.size()) head_ = 0;
+    --size_;
   }
   T& front() {
     GODWIT_CHECK(size_ > 0);

@@ -214,6 +214,7 @@ void SourceWorker::LoseLane(size_t lane, absl::Status why) {
   LaneSlot& slot = lane_slots_[lane];
   if (!slot.up) return;
   slot.up = false;
+  SetResting(lane, false);
   look_again_ = true;
   schedule_.Down(lane);
   CloseLane(lane);

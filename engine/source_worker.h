@@ -230,6 +230,7 @@ class SourceWorker final : public WorkerBase {
   void CollectSent();
   void NoteWaits();
   void NoteReceiptDue(size_t lane, bool progress);
+  void NoteRest(size_t lane);
   void CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes);
   void SendAgain(size_t lane, Packet packet);
   absl::StatusOr<Packet> TakeAgain();

@@ -53,6 +53,7 @@ absl::Status SourceWorker::TakeReceipts() {
       (void)slot.unreceipted.Pop();
       ++slot.freed_packets;
     }
+    NoteRest(i);
   }
   for (size_t i = 0; i < devices_.size(); ++i) {
     const uint32_t loaded = device_loaded_[i].load(std::memory_order_relaxed);
@@ -77,7 +78,8 @@ void SourceWorker::ReadAtOnce() {
     const size_t packet_bytes = NextPacketBytes();
     if (!reader->ReadAtOnce(std::min(packet_bytes, limits_.at_once_bytes))) continue;
     ending_ = packet_bytes < std::min(limits_.packet_bytes, limits_.at_once_bytes);
-    look_again_ = true;  // for the next one
+    look_again_ = true;            // for the next one
+    now_ = Clock::Steady().Now();  // it took its time
     return;
   }
 }
@@ -203,7 +205,6 @@ absl::StatusOr<Packet> SourceWorker::Take(const Next& next) {
 absl::Status SourceWorker::SendPackets() {
   lanes_wanted_ = false;
   while (const std::optional<Next> next = FindNext()) {
-    now_ = Clock::Steady().Now();  // a seal takes its time
     const int lane = schedule_.Pick(next->payload_bytes, now_, ending_);
     if (lane < 0) {
       lanes_wanted_ = true;
@@ -226,8 +227,10 @@ absl::Status SourceWorker::SendPackets() {
     slot.burst_headers[slot.burst_packets] = packet.header;
     ++slot.burst_packets;
     // No wire stands still while the next packet is sealed. To choose one takes no time.
-    const bool at_once = seal != nullptr || slot.burst_packets == kBurstPacketsMax;
-    if (at_once) GODWIT_RETURN_IF_ERROR(GiveBurst(at));
+    if (seal != nullptr || slot.burst_packets == kBurstPacketsMax) {
+      GODWIT_RETURN_IF_ERROR(GiveBurst(at));
+      now_ = Clock::Steady().Now();
+    }
     look_again_ |= reads_at_once_;  // for a packet to send after it
   }
   for (size_t at = 0; at < lane_slots_.size(); ++at) {
@@ -307,19 +310,30 @@ void SourceWorker::CollectSent() {
       NoteWork();
       for (size_t k = 0; k < count; ++k) {
         schedule_.Returned(i);
-        if (trace() != nullptr) TraceReturn(i, slot.with_lane.front());
-        Packet packet{std::move(returned_[k]), slot.with_lane.Pop().header};
+        Buffer buffer = std::move(returned_[k]);
+        const Sent& sent = slot.with_lane.front();
+        if (trace() != nullptr) TraceReturn(i, sent);
         if (slot.freed_packets < slot.receipted_packets) {
           ++slot.freed_packets;  // its receipt came before its completion
         } else if (slot.up) {
-          slot.unreceipted.Push(std::move(packet));
+          slot.unreceipted.Push({std::move(buffer), sent.header});
         } else {
           ++slot.freed_packets;
-          SendAgain(i, std::move(packet));
+          SendAgain(i, {std::move(buffer), sent.header});
         }
+        slot.with_lane.DropFront();
       }
     }
+    NoteRest(i);
   }
+}
+
+// A buffer is free once the target has receipted it and the lane has given it back. What the lane
+// does with one that is not receipted, as long as it is not broken, is of no interest: and a NIC
+// that need not tell of it costs no wake-up. Most have left when their receipts come.
+void SourceWorker::NoteRest(size_t lane) {
+  const LaneSlot& slot = lane_slots_[lane];
+  SetResting(lane, slot.up && slot.freed_packets >= slot.receipted_packets);
 }
 
 // After SendPackets(): either no lane has room that is worth using, which is waiting for lanes and

@@ -18,6 +18,8 @@ constexpr std::chrono::milliseconds kTearDownPoll{5};
 // failures; but not by soft-RoCE's flushes (rdma_rxe, Linux 6.12), by which it hears that its own
 // end is dead.
 constexpr std::chrono::milliseconds kSleepMax{100};
+// And how many rounds in a row without a sleep are done before all lanes are looked at.
+constexpr uint32_t kBusyRoundsMax = 256;
 
 // Takes and frees what a closing lane gives back: a queue pair is quiescent once its flushed work
 // requests have been polled.
@@ -69,9 +71,11 @@ absl::Status WorkerBase::MakeLanes(const LaneFactory& factory) {
   (void)ring_->RegisterArena(arena_);
   inbox_watch_ = std::make_unique<FdWatch>(inbox_.fd(), *ring_);
   GODWIT_ASSIGN_OR_RETURN(lanes_, factory(*ring_));
-  for (const auto& lane : lanes_) lane_watches_.push_back(WatchFor(*lane));
-  lanes_armed_.resize(lanes_.size());
-  FindAwakeLanes();
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    lane_watches_.push_back(WatchFor(*lanes_[i]));
+    all_lanes_.Add(i);
+    watched_.Set(i, lane_watches_[i] != nullptr);
+  }
   return absl::OkStatus();
 }
 
@@ -96,30 +100,24 @@ void WorkerBase::ReplaceLane(size_t at, std::unique_ptr<Lane> lane) {
   lane_watches_[at].reset();  // before its fd
   lanes_[at] = std::move(lane);
   lane_watches_[at] = WatchFor(*lanes_[at]);
-  lanes_armed_[at] = false;
-  FindAwakeLanes();
+  watched_.Set(at, lane_watches_[at] != nullptr);
+  armed_.Remove(at);
+  asleep_.Remove(at);
+  resting_.Remove(at);
 }
 
-void WorkerBase::FindAwakeLanes() {
-  awake_count_ = 0;
-  any_watch_ = false;
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    any_watch_ |= HasWatch(i);
-    const bool asleep = !look_at_all_ && HasWatch(i) && lane_watches_[i]->armed();
-    if (!asleep) awake_lanes_[awake_count_++] = static_cast<uint8_t>(i);
-  }
-}
-
-absl::StatusOr<bool> WorkerBase::OneRound() {
-  FindAwakeLanes();
-  return Step();
+size_t WorkerBase::WaitForRing(std::chrono::nanoseconds timeout) {
+  const size_t completions = ring_->Wait(timeout);
+  if (completions == 0) return 0;
+  for (const size_t i : asleep_) asleep_.Set(i, lane_watches_[i]->armed());
+  return completions;
 }
 
 // The event loop: work while there is some, else sleep until a completion, a lane or the session's
 // thread wakes us.
 void WorkerBase::Loop() {
   while (!stop_.load(std::memory_order_relaxed)) {
-    const absl::StatusOr<bool> worked = OneRound();
+    const absl::StatusOr<bool> worked = Step();
     // If there is more, then perhaps on a lane whose fd says nothing of it.
     look_at_all_ = look_at_all_ && worked.ok() && *worked;
     if (!worked.ok()) {
@@ -128,10 +126,11 @@ void WorkerBase::Loop() {
     }
     if (*worked) {
       idle_since_ = Clock::Duration(0);
-      ring_->Wait(std::chrono::nanoseconds::zero());
+      if (++busy_rounds_ % kBusyRoundsMax == 0) look_at_all_ = true;
+      WaitForRing(std::chrono::nanoseconds::zero());
     } else if (Spins()) {
       (void)OnIdle();
-      if (ring_->Wait(std::chrono::nanoseconds::zero()) > 0) NoteWork();
+      if (WaitForRing(std::chrono::nanoseconds::zero()) > 0) NoteWork();
       look_at_all_ = true;  // to wait for an fd is what spinning is to save
     } else {
       Sleep();
@@ -152,29 +151,29 @@ bool WorkerBase::Spins() {
 // Returns whether any lane has been armed only now, and needs another look. One that has failed is
 // not worth waking up for.
 bool WorkerBase::ArmLanes() {
-  bool any = false;
-  for (const size_t i : awake_lanes()) {
-    if (!HasWatch(i)) continue;
+  armed_ = LaneSet();
+  for (const size_t i : (awake_lanes() & watched_) - resting_) {
     if (!lanes_[i]->status().ok()) {
       lane_watches_[i]->Cancel();
     } else if (!lane_watches_[i]->armed()) {  // and looked at all the same
       lanes_[i]->ArmWakeup();
-      lanes_armed_[i] = true;
-      any = true;
+      armed_.Add(i);
     }
   }
-  return any;
+  return !armed_.empty();
 }
 
 // After that look: from here on they are asleep. False if there is one that the look has put in
-// another's place, and that would not wake us up.
+// another's place, or has found something to wait for on, and that would not wake us up.
 bool WorkerBase::WatchLanes() {
   bool all = true;
-  for (const size_t i : awake_lanes()) {
-    if (!HasWatch(i) || lane_watches_[i]->armed() || !lanes_[i]->status().ok()) continue;
-    if (lanes_armed_[i]) lane_watches_[i]->Arm();
-    all &= lanes_armed_[i];
-    lanes_armed_[i] = false;
+  for (const size_t i : (awake_lanes() & watched_) - resting_) {
+    if (lane_watches_[i]->armed() || !lanes_[i]->status().ok()) continue;
+    if (armed_.Has(i)) {
+      lane_watches_[i]->Arm();
+      asleep_.Add(i);
+    }
+    all &= armed_.Has(i);
   }
   return all;
 }
@@ -183,14 +182,14 @@ void WorkerBase::Sleep() {
   inbox_watch_->Arm();
   if (ArmLanes()) {
     // A completion may have come between the last poll and the arming: look once more.
-    const absl::StatusOr<bool> worked = OneRound();
+    const absl::StatusOr<bool> worked = Step();
     if (!worked.ok()) {
       Fail(worked.status());
       stop_.store(true, std::memory_order_relaxed);
       return;
     }
     if (*worked || !WatchLanes()) {
-      ring_->Wait(std::chrono::nanoseconds::zero());
+      WaitForRing(std::chrono::nanoseconds::zero());
       return;
     }
   }
@@ -201,10 +200,10 @@ void WorkerBase::Sleep() {
   // A lane that goes down gives its buffers back by being polled.
   bool going_down = false;
   for (const size_t i : awake_lanes()) going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
-  if (any_watch_) no_longer_than(kSleepMax);
+  if (!watched_.empty()) no_longer_than(kSleepMax);
   if (going_down) no_longer_than(kTearDownPoll);
-  ring_->Wait(most);
-  if (any_watch_) {
+  WaitForRing(most);
+  if (!watched_.empty()) {
     const Clock::Duration now = Clock::Steady().Now();
     look_at_all_ = now - looked_at_all_ >= kSleepMax;
     if (look_at_all_) looked_at_all_ = now;

@@ -5,7 +5,6 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -19,6 +18,7 @@
 #include "base/io_ring.h"
 #include "base/notifier.h"
 #include "engine/fd_watch.h"
+#include "engine/lane_set.h"
 #include "engine/packet.h"
 #include "engine/packet_seal.h"
 #include "godwit/statistics.h"
@@ -90,13 +90,15 @@ class WorkerBase {
   void ReplaceLane(size_t at, std::unique_ptr<Lane> lane);
 
   // The lane has an fd of its own that wakes us up.
-  bool HasWatch(size_t at) const { return lane_watches_[at] != nullptr; }
-  // Those to look at in this round, in the order of their numbers; the others are asleep: they have
-  // such an fd, and nothing has come since they were last looked at, or it would have woken us up:
-  // no failure and, at a receiver, no end of a burst. Now and then, all the same, no lane is asleep
-  // for a round: see kSleepMax.
-  absl::Span<const uint8_t> awake_lanes() const {
-    return absl::MakeConstSpan(awake_lanes_).first(awake_count_);
+  bool HasWatch(size_t at) const { return watched_.Has(at); }
+  // Whether such a lane has nothing to say that anyone waits for. One that has is looked at each
+  // round, and wakes us up. REQUIRES: it is up, or resting is false
+  void SetResting(size_t at, bool resting) { resting_.Set(at, resting); }
+  // Those to look at in this round; the others have such an fd, and are at rest, or asleep: nothing
+  // has come since they were last looked at, or it would have woken us up: no failure and, at a
+  // receiver, no end of a burst. Now and then all are looked at: see kSleepMax.
+  LaneSet awake_lanes() const {
+    return look_at_all_ ? all_lanes_ : all_lanes_ - (watched_ & (asleep_ | resting_));
   }
 
   // What the packets on that lane are sealed with; null: nothing. Both sides have the same kind of
@@ -121,8 +123,7 @@ class WorkerBase {
   void Loop();
   bool Spins();
   void Sleep();
-  absl::StatusOr<bool> OneRound();
-  void FindAwakeLanes();
+  size_t WaitForRing(std::chrono::nanoseconds timeout);
   bool ArmLanes();
   bool WatchLanes();
   void ShutDown();
@@ -140,14 +141,16 @@ class WorkerBase {
   std::unique_ptr<FdWatch> inbox_watch_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<std::unique_ptr<FdWatch>> lane_watches_;  // by lane; null where it needs none
-  std::vector<bool> lanes_armed_;                       // and need only be watched; by lane
-  std::array<uint8_t, kLanesMax> awake_lanes_{};        // the first awake_count_
-  size_t awake_count_ = 0;
-  bool any_watch_ = false;
+  LaneSet all_lanes_;
+  LaneSet watched_;  // lane_watches_ has one
+  LaneSet armed_;    // by the last ArmLanes()
+  LaneSet asleep_;   // their watches are armed too
+  LaneSet resting_;  // as the derived class says
 
   Clock::Duration idle_since_{0};  // 0: it is not, or need not know
   bool worked_ = false;            // since idle_since_ was last looked at
   bool look_at_all_ = false;       // in the next round
+  uint32_t busy_rounds_ = 0;       // with something to do
   Clock::Duration looked_at_all_{0};
 
   std::atomic<bool> stop_{false};

@@ -1,5 +1,6 @@
 // Goal: what a lane did not take of a burst goes out on another one, whole, once, and in its place;
-// a lane that sleeps is left alone until it wakes up, but not for ever; a window that was full
+// a lane with an fd of its own is left alone until it has something that is waited for, and until
+// it says so, but not for ever; a window that was full
 // opens by parts.
 #include "engine/source_worker.h"
 
@@ -46,10 +47,17 @@ class Wire {
   bool broken() const { return broken_; }
   void Polled() { ++polls_; }
   int polls() const { return polls_; }
+  void Gave() { ++gives_; }
+  int gives() const { return gives_; }
+  // Whether what was sent is not given back.
+  void Hold(bool holds) { holds_ = holds; }
+  bool holds() const { return holds_; }
 
  private:
   std::atomic<bool> broken_{false};
   std::atomic<int> polls_{0};
+  std::atomic<int> gives_{0};
+  std::atomic<bool> holds_{false};
   mutable Mutex mutex_;
   std::vector<PacketHeader> headers_ ABSL_GUARDED_BY(mutex_);
 };
@@ -76,10 +84,11 @@ class WireLane : public Lane {
   size_t PollSent(absl::Span<Buffer> sent) override {
     wire_.Polled();
     if (wire_.broken() && status_.ok()) status_ = absl::UnavailableError("broken");
-    const size_t count = std::min(sent.size(), sent_.size());
+    const size_t count = wire_.holds() ? 0 : std::min(sent.size(), sent_.size());
     for (Buffer& buffer : sent.first(count)) {
       buffer = std::move(sent_.front());
       sent_.pop_front();
+      wire_.Gave();
     }
     return count;
   }
@@ -151,7 +160,7 @@ class SourceWorkerTest : public testing::Test {
   std::unique_ptr<SourceWorker> worker_;
 };
 
-TEST_F(SourceWorkerTest, ALaneThatSleepsIsPolledWhenItWakesUpAndNowAndThen) {
+TEST_F(SourceWorkerTest, ALaneWithAnFdIsPolledWhenItIsWaitedForAndSaysSoAndNowAndThen) {
   const Watchdog watchdog("lanes that sleep");
   std::array<Wire, 3> wires;
   const UniqueFd first_fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -162,28 +171,99 @@ TEST_F(SourceWorkerTest, ALaneThatSleepsIsPolledWhenItWakesUpAndNowAndThen) {
   lanes.push_back(std::make_unique<WireLane>(wires[2], /*breaks=*/false));
   Start(std::move(lanes), /*chain_packets=*/8, /*queue_packets=*/16,
         /*window_packets=*/kWindowPackets);
+  const auto say = [](const UniqueFd& fd) {
+    const uint64_t one = 1;
+    ASSERT_EQ(::write(fd.get(), &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
+  };
   // Each time that nothing has come for a while all are polled once, if this thread has to wait for
   // a processor, say.
+  const auto left_alone = [&](const Wire& wire) {
+    const int before = wire.polls();
+    Rounds(wires[2], 1000);
+    return wire.polls() < before + 100;
+  };
+  wires[1].Hold(true);
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  const UniqueFd write_end(pipe[1]);
+  worker_->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
+  const std::string content(3 * kPacketBytes, 'x');
+  ASSERT_EQ(::write(write_end.get(), content.data(), content.size()),
+            static_cast<ssize_t>(content.size()));
+  for (const Wire& wire : wires) {
+    while (wire.packets() == 0 && !worker_->failed()) std::this_thread::yield();
+  }
+  // Whether they have left is of no interest as long as the target has not got them.
   Rounds(wires[2], 10);
-  int first = wires[0].polls();
-  int second = wires[1].polls();
-  Rounds(wires[2], 1000);
-  EXPECT_LT(wires[0].polls(), first + 100);
-  EXPECT_LT(wires[1].polls(), second + 100);
+  EXPECT_TRUE(left_alone(wires[0]));
+  EXPECT_TRUE(left_alone(wires[1]));
 
-  first = wires[0].polls();
-  second = wires[1].polls();
+  int first = wires[0].polls();
+  for (size_t i = 0; i < wires.size(); ++i) worker_->PutLaneReceipt(i, LaneCount(0, 1));
+  worker_->Wake();
+  while (wires[0].polls() == first) std::this_thread::yield();
+  Rounds(wires[2], 10);
+  EXPECT_TRUE(left_alone(wires[0]));
+  EXPECT_TRUE(left_alone(wires[1])) << "it does not sleep";
+  // The second has not left yet.
   for (int i = 0; i < 100; ++i) {
     const int before = wires[1].polls();
-    const uint64_t one = 1;
-    ASSERT_EQ(::write(second_fd.get(), &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
+    say(second_fd);
     while (wires[1].polls() == before) std::this_thread::yield();
     Rounds(wires[2], 10);  // and it sleeps again
   }
-  EXPECT_LT(wires[0].polls(), first + 100);
-  EXPECT_LT(wires[1].polls(), second + 500) << "it does not sleep again";
+  EXPECT_TRUE(left_alone(wires[1])) << "it does not sleep again";
+  wires[1].Hold(false);
+  say(second_fd);
+  while (wires[1].gives() == 0) std::this_thread::yield();
+  Rounds(wires[2], 10);
+  EXPECT_TRUE(left_alone(wires[1])) << "it has nothing more to say";
 
   // A lane dies whose fd says nothing of it, and nobody wakes the worker up.
+  wires[0].Break();
+  std::vector<LaneChange> changes;
+  while (changes.empty()) {
+    std::this_thread::yield();
+    changes = worker_->TakeLaneChanges();
+  }
+  EXPECT_EQ(changes[0].lane, 0U);
+  EXPECT_FALSE(changes[0].up);
+  worker_->Stop();
+}
+
+// One that never sleeps looks at such lanes all the same.
+TEST_F(SourceWorkerTest, ALaneThatDiesInSilenceIsFoundByABusyWorker) {
+  const Watchdog watchdog("a busy worker");
+  // The target has at once what goes out on this one: no round has nothing to do.
+  class EndlessLane final : public WireLane {
+   public:
+    EndlessLane(Wire& wire, const std::unique_ptr<SourceWorker>& worker)
+        : WireLane(wire, /*breaks=*/false), worker_(worker) {}
+    size_t Send(absl::Span<Buffer> packets) override {
+      const size_t taken = WireLane::Send(packets);
+      sent_packets_ += taken;
+      worker_->PutLaneReceipt(1, LaneCount(0, sent_packets_));
+      worker_->PutLoaded(0, worker_->device_counters(0).packets.load());
+      return taken;
+    }
+
+   private:
+    const std::unique_ptr<SourceWorker>& worker_;
+    uint64_t sent_packets_ = 0;
+  };
+  std::array<Wire, 2> wires;
+  const UniqueFd fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  std::vector<std::unique_ptr<Lane>> lanes;
+  lanes.push_back(std::make_unique<WatchedLane>(wires[0], fd.get()));
+  lanes.push_back(std::make_unique<EndlessLane>(wires[1], worker_));
+  Start(std::move(lanes), /*chain_packets=*/4, /*queue_packets=*/16, kWindowPackets,
+        /*devices=*/1, /*at_once_bytes=*/kPacketBytes);
+  Rounds(wires[1], 10);  // with its first look at all behind it
+  UniqueFd file(::memfd_create("endless", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), off_t{1} << 40), 0);
+  worker_->Open(0, std::move(file), DeviceState::kStopCopy, nullptr);
+  while (wires[1].packets() < 1000 && !worker_->failed()) std::this_thread::yield();
+  ASSERT_FALSE(worker_->failed()) << worker_->status();
   wires[0].Break();
   std::vector<LaneChange> changes;
   while (changes.empty()) {
