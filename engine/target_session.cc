@@ -107,9 +107,9 @@ bool TargetSession::Impl::TakeStopping(const control::ControlMessage& message) {
 
 // With few processors each receipt takes one from the threads that move packets, or from the source
 // itself. Never for so many packets that the source would have to wait: it knows its buffers, and
-// lanes and windows have room for as many again.
+// lanes (the worker sees to that) and windows have room for as many again.
 void TargetSession::Impl::HoldReceipts(uint32_t packets) {
-  packets = std::min({packets, budget_.queue_packets / 2, budget_.window_packets / 2});
+  packets = std::min(packets, budget_.window_packets / 2);
   if (packets < 2 || ProcessorsToRunOn() >= kProcessorsToOverlap) return;
   worker_->HoldReceipts(packets);
   for (const auto& loader : loaders_) loader->HoldReceipts();

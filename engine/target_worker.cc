@@ -17,6 +17,15 @@ namespace {
 // How long a receipt waits for more packets at most. Less than what a source takes for late.
 constexpr std::chrono::milliseconds kHoldReceiptsMax{80};
 
+// Half of a lane's queue; of many lanes a quarter of all. Each receipt wakes up both control
+// threads and the source's worker, and a worker has to make way for one of them. More than so many
+// gain nothing that could be measured.
+constexpr uint32_t kPacketsAReceiptMax = 16;
+uint32_t PacketsAReceipt(uint32_t queue_packets, uint32_t lanes) {
+  const uint32_t of_all = std::min(queue_packets * lanes / 4, kPacketsAReceiptMax);
+  return std::max({uint32_t{1}, queue_packets / 2, of_all});
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Make(std::vector<Loader*> loaders,
@@ -33,7 +42,8 @@ TargetWorker::TargetWorker(std::vector<Loader*> loaders, const Limits& limits, A
       limits_(limits),
       loaders_(std::move(loaders)),
       lane_slots_(limits.lanes),
-      packets_a_receipt_(std::max<uint32_t>(1, limits.queue_packets / 2)),
+      packets_a_lane_(std::max<uint32_t>(1, limits.queue_packets / 2)),
+      packets_a_receipt_(PacketsAReceipt(limits.queue_packets, limits.lanes)),
       lane_counters_(limits.lanes) {
   for (LaneCounters& lane : lane_counters_) {
     lane.transport.store(limits.transport, std::memory_order_relaxed);
@@ -100,7 +110,7 @@ absl::Status TargetWorker::TakeNewLanes() {
       ++made;
       continue;
     }
-    slot = {0, made->generation, true};
+    slot = {0, 0, made->generation, true};
     lane_counters_[made->lane].receipt.store(LaneCount(slot.generation, 0),
                                              std::memory_order_relaxed);
     const bool tcp = made->ready == nullptr;
@@ -135,14 +145,17 @@ absl::StatusOr<bool> TargetWorker::Step() {
   bool received_over_tcp = false;
   for (const size_t lane : awake_lanes()) {
     GODWIT_ASSIGN_OR_RETURN(const size_t received, ReceiveFrom(lane));
-    more |= received == received_.size();
-    if (received > 0) NoteWork();
-    received_over_tcp |= received > 0 && !HasWatch(lane);
+    if (received > 0) {
+      more |= received == received_.size();
+      NoteWork();
+      received_over_tcp |= !HasWatch(lane);
+    }
+    // A queue pair has a receive for each buffer that it was fed with, until something comes.
+    if (received > 0 || !HasWatch(lane)) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
   }
   GODWIT_RETURN_IF_ERROR(TakeNewLanes());
-  for (const size_t lane : awake_lanes()) GODWIT_RETURN_IF_ERROR(FeedLane(lane));
   CheckLanes();
-  if (received_packets_ - announced_packets_ >= packets_a_receipt_) NotifyOfReceipts();
+  if (lane_due_ || received_packets_ - announced_packets_ >= packets_a_receipt_) NotifyOfReceipts();
   return more || LooksAgain(received_over_tcp);
 }
 
@@ -170,6 +183,7 @@ absl::Status TargetWorker::FeedLane(size_t at) {
 
 absl::StatusOr<size_t> TargetWorker::ReceiveFrom(size_t lane) {
   const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received_));
+  if (count == 0) return 0;
   const absl::Status accepted = AcceptAll(lane, absl::MakeSpan(received_).first(count));
   // Behind damage nothing is believed; the source sends it again.
   for (Buffer& buffer : absl::MakeSpan(received_).first(count)) buffer = Buffer();
@@ -184,13 +198,14 @@ absl::StatusOr<size_t> TargetWorker::ReceiveFrom(size_t lane) {
 absl::Status TargetWorker::AcceptAll(size_t lane, absl::Span<Buffer> received) {
   for (Buffer& buffer : received) {
     if (!lane_slots_[lane].up) break;
-    GODWIT_RETURN_IF_ERROR(Accept(lane, std::move(buffer)));
+    GODWIT_RETURN_IF_ERROR(Accept(lane, buffer));
   }
   return absl::OkStatus();
 }
 
-// The order of checks is docs/wire-format.md's. Nothing changes before the last has passed.
-absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
+// The order of checks is docs/wire-format.md's. Nothing changes before the last has passed. Takes
+// the buffer then, or leaves it.
+absl::Status TargetWorker::Accept(size_t lane, Buffer& buffer) {
   LaneSlot& slot = lane_slots_[lane];
   const absl::Span<const std::byte> payload = buffer.payload_span();
   GODWIT_ASSIGN_OR_RETURN(const PacketHeader header, OpenAndDecode(lane, buffer));
@@ -207,6 +222,7 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer buffer) {
   first_of_lane_ |= slot.received_packets == 0;
   ++slot.received_packets;
   ++received_packets_;
+  if (++slot.unannounced_packets >= packets_a_lane_) lane_due_ = true;
   if (trace() != nullptr) TraceArrival(lane, header);
   LaneCounters& counters = lane_counters_[lane];
   counters.packets.fetch_add(1, std::memory_order_relaxed);
@@ -239,6 +255,7 @@ void TargetWorker::TraceArrival(size_t lane, const PacketHeader& header) {
   trace()->OnSpan(span);
 }
 
+// All have been received from: what is the end of a stream may be on any.
 void TargetWorker::CheckLanes() {
   for (const size_t i : awake_lanes()) {
     if (!lane_slots_[i].up) continue;
@@ -289,6 +306,8 @@ bool TargetWorker::HoldsReceipts() const {
 
 void TargetWorker::NotifyOfReceipts() {
   announced_packets_ = received_packets_;
+  for (LaneSlot& slot : lane_slots_) slot.unannounced_packets = 0;
+  lane_due_ = false;
   first_of_lane_ = false;
   events().Notify();
 }

@@ -74,6 +74,7 @@ class TargetWorker final : public WorkerBase {
 
   struct LaneSlot {
     uint64_t received_packets = 0;  // of this generation: what the next lane_sequence must be
+    uint32_t unannounced_packets = 0;
     uint16_t generation = 0;
     bool up = true;
   };
@@ -84,7 +85,7 @@ class TargetWorker final : public WorkerBase {
   absl::Status FeedLane(size_t at);
   absl::StatusOr<size_t> ReceiveFrom(size_t lane);
   absl::Status AcceptAll(size_t lane, absl::Span<Buffer> received);
-  absl::Status Accept(size_t lane, Buffer buffer);
+  absl::Status Accept(size_t lane, Buffer& buffer);
   absl::StatusOr<PacketHeader> OpenAndDecode(size_t lane, const Buffer& buffer);
   void TraceArrival(size_t lane, const PacketHeader& header);
   void CheckLanes();
@@ -102,13 +103,15 @@ class TargetWorker final : public WorkerBase {
   // between.
   std::array<Buffer, 16> to_post_;
   uint64_t received_packets_ = 0;  // on all lanes
-  // Half of a lane's queue: each wakes up both control threads, and a worker has to make way for
-  // one of them. Where lanes wait for receipts this side is idle, and sends them earlier, unless it
+  // There is a receipt once so many packets have come on one lane, or on all, that no other has
+  // told of. Where lanes wait for receipts this side is idle, and sends them earlier, unless it
   // holds them.
+  const uint32_t packets_a_lane_;
   const uint64_t packets_a_receipt_;
   std::atomic<uint32_t> held_packets_{
       0};                                 // less is held when idle; relaxed: an old value costs one
   uint64_t announced_packets_ = 0;        // at the last events().Notify()
+  bool lane_due_ = false;                 // some lane has its packets_a_lane_
   bool looked_again_ = true;              // since the last packet over TCP
   Clock::Duration unannounced_since_{0};  // the first packet came that is not announced
   bool first_of_lane_ = false;            // one of those is the first of its lane

@@ -1,12 +1,13 @@
-// Goal: a target that holds receipts sends one for so many packets as it was told, at once, and for
-// fewer only after a while; but for the first packet of a lane at once; and one that does not hold
-// them as soon as there is nothing to do.
+// Goal: a target that holds receipts sends one for so many packets as it was told, at once, or for
+// half of a lane's queue, and for fewer only after a while; but for the first packet of a lane at
+// once; and one that does not hold them as soon as there is nothing to do.
 #include "engine/target_worker.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,7 +55,8 @@ class TargetWorkerTest : public testing::Test {
     loader_ = std::make_unique<Loader>(device_, std::move(pipe.write), *window_, kWindowPackets,
                                        *loader_news_);
     const LaneLimits lane_limits = {kFrameHeaderBytes, kConfigPayloadBytesMax, 2};
-    auto worker = TargetWorker::Make({loader_.get()}, {kConfigPayloadBytesMax, 64, 1, lane_limits},
+    auto worker = TargetWorker::Make({loader_.get()},
+                                     {kConfigPayloadBytesMax, queue_packets_, lanes_, lane_limits},
                                      *arena_, *events_);
     ASSERT_TRUE(worker.ok()) << worker.status();
     worker_ = *std::move(worker);
@@ -95,6 +97,31 @@ class TargetWorkerTest : public testing::Test {
     events_->Clear();
   }
 
+  // With a worker of its own each time, until once it is true and has not taken long.
+  void UntilShown(const std::function<bool()>& shown) {
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+      Begin();
+      if (HasFatalFailure()) return;
+      const auto began = steady_clock::now();
+      const bool so = shown();
+      const bool soon = steady_clock::now() - began < kSoon;
+      End();
+      if (so && soon) return;
+    }
+    FAIL() << "in none of " << kAttempts << " attempts";
+  }
+  // After the lane's first packet.
+  bool TellsOnceThereAre(uint32_t packets) {
+    SendPacket();
+    AwaitNews();
+    for (uint32_t i = 1; i < packets; ++i) SendPacket();
+    if (Told(std::chrono::milliseconds(5))) return false;
+    SendPacket();
+    return Told(std::chrono::milliseconds(5));
+  }
+
+  uint32_t queue_packets_ = 64;
+  uint32_t lanes_ = 1;
   std::unique_ptr<Arena> arena_;
   std::optional<Notifier> events_;
   std::optional<Notifier> loader_news_;
@@ -118,41 +145,30 @@ TEST_F(TargetWorkerTest, TellsOfEachPacketWhenThereIsNothingElseToDo) {
 
 TEST_F(TargetWorkerTest, HoldsReceiptsUntilThereAreEnoughPackets) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
-  bool shown = false;
-  for (int attempt = 0; attempt < kAttempts && !shown; ++attempt) {
-    Begin();
-    if (HasFatalFailure()) return;
+  UntilShown([this] {
     worker_->HoldReceipts(kHeldPackets);
-    SendPacket();
-    AwaitNews();  // the lane's first
-    const auto began = steady_clock::now();
-    for (uint32_t i = 1; i < kHeldPackets; ++i) SendPacket();
-    const bool told_of_fewer = Told(std::chrono::milliseconds(5));
-    SendPacket();
-    const bool told = Told(std::chrono::milliseconds(5));
-    if (steady_clock::now() - began < kSoon) {
-      EXPECT_FALSE(told_of_fewer);
-      shown = told && !told_of_fewer;
-    }
-    End();
-  }
-  EXPECT_TRUE(shown) << "it tells of too few or of none";
+    return TellsOnceThereAre(kHeldPackets);
+  });
+}
+
+TEST_F(TargetWorkerTest, TellsOfHalfALanesQueueHoweverManyItMayHold) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  queue_packets_ = 12;
+  lanes_ = 4;  // of which one is used
+  UntilShown([this] {
+    worker_->HoldReceipts(kWindowPackets);
+    return TellsOnceThereAre(queue_packets_ / 2);
+  });
 }
 
 TEST_F(TargetWorkerTest, TellsOfALanesFirstPacketAtOnceAllTheSame) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
-  bool shown = false;
-  for (int attempt = 0; attempt < kAttempts && !shown; ++attempt) {
-    Begin();
-    if (HasFatalFailure()) return;
+  UntilShown([this] {
     worker_->HoldReceipts(kHeldPackets);
-    const auto began = steady_clock::now();
     SendPacket();
     AwaitNews();
-    shown = steady_clock::now() - began < kSoon;
-    End();
-  }
-  EXPECT_TRUE(shown) << "it waits for more";
+    return true;
+  });
 }
 
 TEST_F(TargetWorkerTest, HoldsThemForAWhileOnly) {
