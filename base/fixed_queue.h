@@ -19,11 +19,12 @@ class FixedQueue {
  public:
   explicit FixedQueue(size_t capacity) : slots_(capacity) {}
 
-  void Push(T&& value) {
+  void Push(T&& value) { PushInPlace() = std::move(value); }
+  // The next one, to be filled in its slot, where it is as DropFront() or a move has left it.
+  T& PushInPlace() {
     GODWIT_CHECK(size_ < slots_.size());
-    const size_t slot = head_ + size_;
-    slots_[slot < slots_.size() ? slot : slot - slots_.size()] = std::move(value);
-    ++size_;
+    const size_t slot = head_ + size_++;
+    return slots_[slot < slots_.size() ? slot : slot - slots_.size()];
   }
   T Pop() {
     GODWIT_CHECK(size_ > 0);

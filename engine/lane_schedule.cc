@@ -44,13 +44,15 @@ bool LaneSchedule::HasRoom(uint64_t bytes) const {
 int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
   const double now_ns = Nanoseconds(now);
   const auto packet_bytes = static_cast<double>(bytes);
-  std::array<double, kLanesMax> times;  // kNever: it can't take the packet now
+  // Those that can take the packet now.
+  std::array<double, kLanesMax> times;
+  std::array<uint8_t, kLanesMax> lanes;
+  size_t count = 0;
   double best_time = kNever;
   double best_cost = 0;
   double full_lanes_time = kNever;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     const LaneState& lane = lanes_[i];
-    times[i] = kNever;
     if (!lane.up) continue;
     double cost = lane.ns_a_byte;
     double clear_at = lane.clear_at;
@@ -67,30 +69,25 @@ int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
       continue;
     }
     if (!sends && lane.measured && !ending && IsTrialDue(lane, time)) return static_cast<int>(i);
-    times[i] = time;
+    times[count] = time;
+    lanes[count++] = static_cast<uint8_t>(i);
     if (time >= best_time) continue;
     best_time = time;
     best_cost = cost;
   }
-  if (best_time == kNever || best_time > (ending ? 1 : kWorthWaiting) * full_lanes_time) return -1;
+  if (count == 0 || best_time > (ending ? 1 : kWorthWaiting) * full_lanes_time) return -1;
 
   const double same_time = best_time + kSameArrival * packet_bytes * best_cost;
   int best = -1;
   uint64_t least_packets = 0;
-  for (size_t i = 0; i < lanes_.size(); ++i) {
+  for (size_t i = 0; i < count; ++i) {
     if (times[i] > same_time) continue;
-    const uint64_t packets = lanes_[i].sent_packets;
+    const uint64_t packets = lanes_[lanes[i]].sent_packets;
     if (best >= 0 && packets >= least_packets) continue;
-    best = static_cast<int>(i);
+    best = lanes[i];
     least_packets = packets;
   }
   return best;
-}
-
-// Whether the lanes have been busy for long since that one, which is idle, carried something.
-bool LaneSchedule::IsTrialDue(const LaneState& lane, double packet_ns) const {
-  const double carried_since = static_cast<double>(carried_bytes_ - lane.carried_before);
-  return carried_since * unmeasured_ns_a_byte_ > kTrialPause * packet_ns * up_lanes_;
 }
 
 // What a byte takes on a lane that is not measured, or whose oldest packet is late: a lane that has
@@ -128,7 +125,11 @@ void LaneSchedule::Sent(size_t lane, uint64_t bytes, Clock::Duration now) {
   Trip trip = {now, bytes, at.in_flight_bytes};
   if (at.trips.empty()) at.oldest = trip;
   at.trips.Push(std::move(trip));
-  Expect(at);
+  if (at.trips.size() == 1) {
+    Expect(at);
+  } else {
+    at.clear_at += static_cast<double>(bytes) * at.ns_a_byte;
+  }
 }
 
 void LaneSchedule::Receipted(size_t lane, uint64_t packets, Clock::Duration now) {

@@ -90,7 +90,11 @@ class LaneSchedule {
     if (under_way >= queue_packets_) return false;
     return lane.measured || under_way < 2 || lane.in_flight_bytes + bytes <= kUnmeasuredBytesMax;
   }
-  bool IsTrialDue(const LaneState& lane, double packet_ns) const;
+  // Whether the lanes have been busy for long since that one, which is idle, carried something.
+  bool IsTrialDue(const LaneState& lane, double packet_ns) const {
+    const double carried_since = static_cast<double>(carried_bytes_ - lane.carried_before);
+    return carried_since * unmeasured_ns_a_byte_ > kTrialPause * packet_ns * up_lanes_;
+  }
   double CostOfLate(const LaneState& lane, double now_ns) const;
   static double ClearAt(const LaneState& lane, double cost);
   // After each change of what is in flight, or known.

@@ -212,6 +212,7 @@ class SourceWorker final : public WorkerBase {
                const Notifier& events);
   absl::Status SetUp() override;
   absl::StatusOr<bool> Step() override;
+  absl::StatusOr<bool> LookAgain(LaneSet lanes) override;
   void BeginTearDown() override;
   bool Idle() override;
   void TearDown() override;
@@ -227,13 +228,13 @@ class SourceWorker final : public WorkerBase {
   void NoteHeld();
   absl::Status SendPackets();
   absl::Status GiveBurst(size_t lane);
-  void CollectSent();
+  bool CollectSent(size_t lane);
   void NoteWaits();
   void NoteReceiptDue(size_t lane, bool progress);
   void NoteRest(size_t lane);
   void CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes);
   void SendAgain(size_t lane, Packet packet);
-  absl::StatusOr<Packet> TakeAgain();
+  absl::Status TakeAgain(Packet& packet);
   void TraceReturn(size_t lane, const Sent& sent);
   void TakeLaneOrders() ABSL_EXCLUSIVE_LOCKS_REQUIRED(orders_mutex_);
   bool ForgetNewLane(size_t lane, uint16_t generation);
@@ -244,7 +245,7 @@ class SourceWorker final : public WorkerBase {
   void CloseStreams();
   // The next packet that may go out: what a dead lane had, then devices in turn; or nothing.
   std::optional<Next> FindNext();
-  absl::StatusOr<Packet> Take(const Next& next);
+  absl::Status Take(const Next& next, Packet& packet);
   bool MayTake(DeviceSlot& device);
 
   const Limits limits_;

@@ -20,7 +20,7 @@ absl::StatusOr<bool> SourceWorker::Step() {
   TakeOrders();
   // What comes back first, then what it makes room for: one round does all there is.
   GODWIT_RETURN_IF_ERROR(TakeReceipts());
-  CollectSent();
+  for (const size_t lane : awake_lanes()) CollectSent(lane);
   if (!new_lanes_.empty()) BringUpLanes();
   ReadAtOnce();
   GODWIT_RETURN_IF_ERROR(SendPackets());
@@ -28,6 +28,15 @@ absl::StatusOr<bool> SourceWorker::Step() {
   GODWIT_RETURN_IF_ERROR(PumpReaders());
   CheckLanes();
   return std::exchange(look_again_, false);
+}
+
+// They are queue pairs. What has failed is told of in the next round.
+absl::StatusOr<bool> SourceWorker::LookAgain(LaneSet lanes) {
+  bool found = false;
+  for (const size_t lane : lanes) {
+    found |= CollectSent(lane) || !this->lanes()[lane]->status().ok();
+  }
+  return found;
 }
 
 absl::Status SourceWorker::TakeReceipts() {
@@ -194,12 +203,16 @@ std::optional<SourceWorker::Next> SourceWorker::FindNext() {
   return std::nullopt;
 }
 
-absl::StatusOr<Packet> SourceWorker::Take(const Next& next) {
-  if (next.again) return TakeAgain();
-  next_device_ = (next.device + 1) % devices_.size();
+absl::Status SourceWorker::Take(const Next& next, Packet& packet) {
+  if (next.again) return TakeAgain(packet);
+  next_device_ = next.device + 1 < devices_.size() ? next.device + 1 : 0;
   DeviceSlot& device = devices_[next.device];
-  if (device.reader->has_packet()) return device.reader->PopPacket();
-  return *std::exchange(device.config_packet, std::nullopt);
+  if (device.reader->has_packet()) {
+    packet = device.reader->PopPacket();
+  } else {
+    packet = *std::exchange(device.config_packet, std::nullopt);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SourceWorker::SendPackets() {
@@ -210,7 +223,8 @@ absl::Status SourceWorker::SendPackets() {
       lanes_wanted_ = true;
       break;
     }
-    GODWIT_ASSIGN_OR_RETURN(Packet packet, Take(*next));
+    Packet packet;
+    GODWIT_RETURN_IF_ERROR(Take(*next, packet));
     const auto at = static_cast<size_t>(lane);
     LaneSlot& slot = lane_slots_[at];
     packet.header.lane_sequence = LaneCount(slot.generation, schedule_.sent_packets(at));
@@ -247,6 +261,7 @@ absl::Status SourceWorker::GiveBurst(size_t lane) {
   const size_t taken = lanes()[lane]->Send(absl::MakeSpan(slot.burst).first(packets));
   for (size_t i = 0; i < taken; ++i) slot.with_lane.Push({now_, slot.burst_headers[i]});
   NoteReceiptDue(lane, /*progress=*/false);
+  if (trace() != nullptr) NoteRest(lane);
   if (taken == packets) return absl::OkStatus();
   // The queue has room (the schedule says so), so the lane is broken.
   for (size_t i = taken; i < packets; ++i) {
@@ -288,9 +303,9 @@ void SourceWorker::CountSent(size_t lane, const PacketHeader& header, size_t pay
 void SourceWorker::SendAgain(size_t lane, Packet packet) { again_.Push({lane, std::move(packet)}); }
 
 // Its buffer holds what went out, sealed or not; what goes out next has another epoch.
-absl::StatusOr<Packet> SourceWorker::TakeAgain() {
+absl::Status SourceWorker::TakeAgain(Packet& packet) {
   Again again = again_.Pop();
-  Packet& packet = again.packet;
+  packet = std::move(again.packet);
   if (packet.header.sealed) {
     const absl::Status opened = seal().Open(static_cast<uint16_t>(again.lane), packet.buffer);
     if (!opened.ok()) {
@@ -299,41 +314,46 @@ absl::StatusOr<Packet> SourceWorker::TakeAgain() {
                        " has changed in this host's memory since it was sealed"));
     }
   }
-  GODWIT_RETURN_IF_ERROR(NextEpoch(packet.header));
-  return std::move(packet);
+  return NextEpoch(packet.header);
 }
 
-void SourceWorker::CollectSent() {
-  for (const size_t i : awake_lanes()) {
-    LaneSlot& slot = lane_slots_[i];
-    while (const size_t count = lanes()[i]->PollSent(absl::MakeSpan(returned_))) {
-      NoteWork();
-      for (size_t k = 0; k < count; ++k) {
-        schedule_.Returned(i);
-        Buffer buffer = std::move(returned_[k]);
-        const Sent& sent = slot.with_lane.front();
-        if (trace() != nullptr) TraceReturn(i, sent);
-        if (slot.freed_packets < slot.receipted_packets) {
-          ++slot.freed_packets;  // its receipt came before its completion
-        } else if (slot.up) {
-          slot.unreceipted.Push({std::move(buffer), sent.header});
-        } else {
-          ++slot.freed_packets;
-          SendAgain(i, {std::move(buffer), sent.header});
-        }
-        slot.with_lane.DropFront();
+// Returns whether anything came back.
+bool SourceWorker::CollectSent(size_t lane) {
+  LaneSlot& slot = lane_slots_[lane];
+  bool any = false;
+  size_t count = 0;
+  do {
+    count = lanes()[lane]->PollSent(absl::MakeSpan(returned_));
+    any |= count > 0;
+    for (Buffer& returned : absl::MakeSpan(returned_).first(count)) {
+      Buffer buffer = std::move(returned);
+      schedule_.Returned(lane);
+      const Sent& sent = slot.with_lane.front();
+      if (trace() != nullptr) TraceReturn(lane, sent);
+      if (slot.freed_packets < slot.receipted_packets) {
+        ++slot.freed_packets;  // its receipt came before its completion
+      } else if (slot.up) {
+        slot.unreceipted.Push({std::move(buffer), sent.header});
+      } else {
+        ++slot.freed_packets;
+        SendAgain(lane, {std::move(buffer), sent.header});
       }
+      slot.with_lane.DropFront();
     }
-    NoteRest(i);
-  }
+  } while (count == returned_.size());
+  if (any) NoteWork();
+  NoteRest(lane);
+  return any;
 }
 
 // A buffer is free once the target has receipted it and the lane has given it back. What the lane
 // does with one that is not receipted, as long as it is not broken, is of no interest: and a NIC
-// that need not tell of it costs no wake-up. Most have left when their receipts come.
+// that need not tell of it costs no wake-up. Most have left when their receipts come. (A trace says
+// when they did.)
 void SourceWorker::NoteRest(size_t lane) {
   const LaneSlot& slot = lane_slots_[lane];
-  SetResting(lane, slot.up && slot.freed_packets >= slot.receipted_packets);
+  const bool waited_for = trace() != nullptr && !slot.with_lane.empty();
+  SetResting(lane, slot.up && !waited_for && slot.freed_packets >= slot.receipted_packets);
 }
 
 // After SendPackets(): either no lane has room that is worth using, which is waiting for lanes and

@@ -145,7 +145,7 @@ void StateReader::OnComplete(int result) {
   dry_ = outcome == ReadOutcome::kNothingNow && state_ != DeviceState::kStopCopy;
   switch (outcome) {
     case ReadOutcome::kData:
-      TakeData(std::move(buffer), static_cast<size_t>(result));
+      TakeData(buffer, static_cast<size_t>(result));
       return;
     case ReadOutcome::kEnd:
       ended_ = true;
@@ -163,14 +163,15 @@ void StateReader::OnComplete(int result) {
   }
 }
 
-void StateReader::TakeData(Buffer buffer, size_t bytes) {
+void StateReader::TakeData(Buffer& buffer, size_t bytes) {
   if (next_index_ == kPacketIndexInvalid - 1) {  // the last valid index is the config packet's
     status_ = absl::OutOfRangeError(
         absl::StrCat("device ", name_, ": more than 2^32 - 2 packets; use larger packets"));
     return;
   }
   buffer.set_payload_bytes(bytes);
-  Packet packet;
+  Packet& packet = ready_.PushInPlace();
+  packet.header = PacketHeader();
   packet.header.device = device_;
   packet.header.payload_bytes = static_cast<uint32_t>(bytes);
   packet.header.stream_offset = stream_bytes_;
@@ -181,7 +182,6 @@ void StateReader::TakeData(Buffer buffer, size_t bytes) {
   stream_bytes_ += bytes;
   if (left_packets_ > 0) --left_packets_;
   packet.buffer = std::move(buffer);
-  ready_.Push(std::move(packet));
 }
 
 void StateReader::TraceRead(uint64_t bytes) {

@@ -102,7 +102,7 @@ class StateReader final : IoRing::Op {
   bool MayRead() const;
   void OnComplete(int result) override;
   void SetNonBlocking(bool on);
-  void TakeData(Buffer buffer, size_t bytes);
+  void TakeData(Buffer& buffer, size_t bytes);
   void TraceRead(uint64_t bytes);
 
   const uint16_t device_;

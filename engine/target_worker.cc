@@ -159,6 +159,20 @@ absl::StatusOr<bool> TargetWorker::Step() {
   return more || LooksAgain(received_over_tcp);
 }
 
+// They are queue pairs, all with an fd. What has failed is told of in the next round.
+absl::StatusOr<bool> TargetWorker::LookAgain(LaneSet lanes) {
+  bool found = false;
+  for (const size_t lane : lanes) {
+    GODWIT_ASSIGN_OR_RETURN(const size_t received, ReceiveFrom(lane));
+    if (received > 0) {
+      NoteWork();
+      GODWIT_RETURN_IF_ERROR(FeedLane(lane));
+    }
+    found |= received > 0 || !this->lanes()[lane]->status().ok();
+  }
+  return found;
+}
+
 absl::Status TargetWorker::FeedLane(size_t at) {
   Lane& lane = *lanes()[at];
   while (lane.status().ok() && lane.receives_wanted() > 0) {
@@ -184,7 +198,8 @@ absl::Status TargetWorker::FeedLane(size_t at) {
 absl::StatusOr<size_t> TargetWorker::ReceiveFrom(size_t lane) {
   const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received_));
   if (count == 0) return 0;
-  const absl::Status accepted = AcceptAll(lane, absl::MakeSpan(received_).first(count));
+  const absl::Status accepted =
+      AcceptAll(lane, absl::MakeSpan(received_).first(count), Clock::Steady().Now());
   // Behind damage nothing is believed; the source sends it again.
   for (Buffer& buffer : absl::MakeSpan(received_).first(count)) buffer = Buffer();
   if (absl::IsDataLoss(accepted)) {
@@ -195,17 +210,18 @@ absl::StatusOr<size_t> TargetWorker::ReceiveFrom(size_t lane) {
   return count;
 }
 
-absl::Status TargetWorker::AcceptAll(size_t lane, absl::Span<Buffer> received) {
+absl::Status TargetWorker::AcceptAll(size_t lane, absl::Span<Buffer> received,
+                                     Clock::Duration now) {
   for (Buffer& buffer : received) {
     if (!lane_slots_[lane].up) break;
-    GODWIT_RETURN_IF_ERROR(Accept(lane, buffer));
+    GODWIT_RETURN_IF_ERROR(Accept(lane, buffer, now));
   }
   return absl::OkStatus();
 }
 
 // The order of checks is docs/wire-format.md's. Nothing changes before the last has passed. Takes
 // the buffer then, or leaves it.
-absl::Status TargetWorker::Accept(size_t lane, Buffer& buffer) {
+absl::Status TargetWorker::Accept(size_t lane, Buffer& buffer, Clock::Duration now) {
   LaneSlot& slot = lane_slots_[lane];
   const absl::Span<const std::byte> payload = buffer.payload_span();
   GODWIT_ASSIGN_OR_RETURN(const PacketHeader header, OpenAndDecode(lane, buffer));
@@ -217,7 +233,6 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer& buffer) {
   // Sent again, or the other way round: what was sent first may come last.
   const bool again = absl::IsAlreadyExists(inserted);
   if (!inserted.ok() && !again) return Annotate(inserted, absl::StrCat("device ", header.device));
-  const Clock::Duration now = Clock::Steady().Now();
   if (received_packets_ == announced_packets_) unannounced_since_ = now;
   first_of_lane_ |= slot.received_packets == 0;
   ++slot.received_packets;

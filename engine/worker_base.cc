@@ -148,9 +148,8 @@ bool WorkerBase::Spins() {
   return now - idle_since_ < time;
 }
 
-// Returns whether any lane has been armed only now, and needs another look. One that has failed is
-// not worth waking up for.
-bool WorkerBase::ArmLanes() {
+// Those that are not armed yet. One that has failed is not worth waking up for.
+void WorkerBase::ArmLanes() {
   armed_ = LaneSet();
   for (const size_t i : (awake_lanes() & watched_) - resting_) {
     if (!lanes_[i]->status().ok()) {
@@ -160,38 +159,32 @@ bool WorkerBase::ArmLanes() {
       armed_.Add(i);
     }
   }
-  return !armed_.empty();
 }
 
-// After that look: from here on they are asleep. False if there is one that the look has put in
-// another's place, or has found something to wait for on, and that would not wake us up.
-bool WorkerBase::WatchLanes() {
-  bool all = true;
-  for (const size_t i : (awake_lanes() & watched_) - resting_) {
-    if (lane_watches_[i]->armed() || !lanes_[i]->status().ok()) continue;
-    if (armed_.Has(i)) {
-      lane_watches_[i]->Arm();
-      asleep_.Add(i);
-    }
-    all &= armed_.Has(i);
+// After another look: from here on they are asleep.
+void WorkerBase::WatchLanes() {
+  for (const size_t i : armed_ - resting_) {
+    lane_watches_[i]->Arm();
+    asleep_.Add(i);
   }
-  return all;
 }
 
 void WorkerBase::Sleep() {
   inbox_watch_->Arm();
-  if (ArmLanes()) {
-    // A completion may have come between the last poll and the arming: look once more.
-    const absl::StatusOr<bool> worked = Step();
-    if (!worked.ok()) {
-      Fail(worked.status());
+  ArmLanes();
+  if (!armed_.empty()) {
+    // A completion may have come between the last poll and the arming.
+    const absl::StatusOr<bool> found = LookAgain(armed_);
+    if (!found.ok()) {
+      Fail(found.status());
       stop_.store(true, std::memory_order_relaxed);
       return;
     }
-    if (*worked || !WatchLanes()) {
+    if (*found) {
       WaitForRing(std::chrono::nanoseconds::zero());
       return;
     }
+    WatchLanes();
   }
   std::chrono::nanoseconds most = OnIdle();
   const auto no_longer_than = [&most](std::chrono::nanoseconds time) {

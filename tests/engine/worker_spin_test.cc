@@ -29,6 +29,7 @@ class IdleWorker final : public WorkerBase {
     if (works_) NoteWork();
     return false;
   }
+  absl::StatusOr<bool> LookAgain(LaneSet /*lanes*/) override { return false; }
   void BeginTearDown() override {}
   bool Idle() override { return true; }
   void TearDown() override {}
@@ -104,7 +105,7 @@ class SleepyLane final : public Lane {
   absl::Status status_;
 };
 
-// Puts another lane in its lane's place in the look between its arming and its sleep.
+// Puts another lane in its lane's place once that is armed.
 class ReplacingWorker final : public WorkerBase {
  public:
   ReplacingWorker(Arena& arena, Notifier inbox, const Notifier& events)
@@ -116,13 +117,13 @@ class ReplacingWorker final : public WorkerBase {
  private:
   absl::Status SetUp() override { return absl::OkStatus(); }
   absl::StatusOr<bool> Step() override {
-    if (first_armed == 1 && !replaced_) {
-      replaced_ = true;
-      CloseLane(0);
-      ReplaceLane(0, std::make_unique<SleepyLane>(second_armed));
-    }
-    return false;
+    if (first_armed == 0 || replaced_) return false;
+    CloseLane(0);
+    replaced_ = LaneGone(0);
+    if (replaced_) ReplaceLane(0, std::make_unique<SleepyLane>(second_armed));
+    return true;
   }
+  absl::StatusOr<bool> LookAgain(LaneSet /*lanes*/) override { return false; }
   void BeginTearDown() override {}
   bool Idle() override { return true; }
   void TearDown() override {}
