@@ -23,8 +23,6 @@ constexpr double kNsAByteMin = 0.01;
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-double Nanoseconds(Clock::Duration duration) { return static_cast<double>(duration.count()); }
-
 }  // namespace
 
 LaneSchedule::LaneSchedule(size_t lanes, uint32_t queue_packets) : queue_packets_(queue_packets) {
@@ -88,22 +86,6 @@ int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
     least_packets = packets;
   }
   return best;
-}
-
-// What a byte takes on a lane that is not measured, or whose oldest packet is late: a lane that has
-// come to a halt is known by what does not come back.
-double LaneSchedule::CostOfLate(const LaneState& lane, double now_ns) const {
-  const double known = lane.measured ? lane.ns_a_byte : unmeasured_ns_a_byte_;
-  if (lane.trips.empty()) return known;
-  const double so_far_ns = now_ns - Nanoseconds(lane.oldest.began) - shortest_trip_ns_;
-  return std::max(known, so_far_ns / static_cast<double>(lane.oldest.lane_bytes));
-}
-
-// A part of what is in flight has come since the last receipt.
-double LaneSchedule::ClearAt(const LaneState& lane, double cost) {
-  if (lane.trips.empty()) return 0;
-  const Clock::Duration since = std::max(lane.receipt_at, lane.oldest.began);
-  return Nanoseconds(since) + static_cast<double>(lane.in_flight_bytes) * cost;
 }
 
 void LaneSchedule::Expect(LaneState& lane) {

@@ -81,6 +81,9 @@ class LaneSchedule {
     double clear_at = 0;
   };
 
+  static double Nanoseconds(Clock::Duration duration) {
+    return static_cast<double>(duration.count());
+  }
   static uint64_t UnderWay(const LaneState& lane) {
     return lane.sent_packets - std::min(lane.returned_packets, lane.receipted_packets);
   }
@@ -95,8 +98,20 @@ class LaneSchedule {
     const double carried_since = static_cast<double>(carried_bytes_ - lane.carried_before);
     return carried_since * unmeasured_ns_a_byte_ > kTrialPause * packet_ns * up_lanes_;
   }
-  double CostOfLate(const LaneState& lane, double now_ns) const;
-  static double ClearAt(const LaneState& lane, double cost);
+  // What a byte takes on a lane that is not measured, or whose oldest packet is late: a lane that
+  // has come to a halt is known by what does not come back.
+  double CostOfLate(const LaneState& lane, double now_ns) const {
+    const double known = lane.measured ? lane.ns_a_byte : unmeasured_ns_a_byte_;
+    if (lane.trips.empty()) return known;
+    const double so_far_ns = now_ns - Nanoseconds(lane.oldest.began) - shortest_trip_ns_;
+    return std::max(known, so_far_ns / static_cast<double>(lane.oldest.lane_bytes));
+  }
+  // A part of what is in flight has come since the last receipt.
+  static double ClearAt(const LaneState& lane, double cost) {
+    if (lane.trips.empty()) return 0;
+    const Clock::Duration since = std::max(lane.receipt_at, lane.oldest.began);
+    return Nanoseconds(since) + static_cast<double>(lane.in_flight_bytes) * cost;
+  }
   // After each change of what is in flight, or known.
   static void Expect(LaneState& lane);
   void NoteLanes();

@@ -23,7 +23,8 @@ absl::Status ReorderWindow::Insert(Packet&& packet) {
         absl::StrFormat("packet index %u is past the window, which ends before %u", index, end));
   }
   // Taken but not yet loaded packets are in nobody's slot, so compare with next_index_.
-  if (index < next_index_ || Slot(index).buffer) {
+  Packet& slot = Slot(index);
+  if (index < next_index_ || slot.buffer) {
     return absl::AlreadyExistsError(absl::StrFormat("packet index %u has come before", index));
   }
   if (config_index_.has_value() && (index > *config_index_ || packet.header.is_config())) {
@@ -38,16 +39,19 @@ absl::Status ReorderWindow::Insert(Packet&& packet) {
   if (packet.header.is_config()) config_index_ = index;
   highest_index_ = std::max(highest_index_.value_or(0), index);
   if (index != contiguous_packets_) ++out_of_order_packets_;
-  Slot(index) = std::move(packet);
+  slot = std::move(packet);
   ++held_packets_;
   depth_high_water_ = std::max(depth_high_water_, held_packets_);
-  while (contiguous_packets_ < end && contiguous_packets_ >= next_index_ &&
-         Slot(contiguous_packets_).buffer &&
-         Slot(contiguous_packets_).header.index == contiguous_packets_) {
-    ++contiguous_packets_;
-  }
+  if (index == contiguous_packets_) FindContiguous(end);
   if (index == next_index_ && !inserter_loads_) next_is_there_.NotifyOne();
   return absl::OkStatus();
+}
+
+void ReorderWindow::FindContiguous(uint64_t end) {
+  while (++contiguous_packets_ < end) {
+    const Packet& next = Slot(contiguous_packets_);
+    if (!next.buffer || next.header.index != contiguous_packets_) return;
+  }
 }
 
 std::optional<Packet> ReorderWindow::WaitNext() {

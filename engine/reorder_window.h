@@ -68,6 +68,8 @@ class ReorderWindow {
   Packet& Slot(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return slots_[index % slots_.size()];
   }
+  // After the first that was missing has come. `end`: of the window.
+  void FindContiguous(uint64_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable Mutex mutex_;
   CondVar next_is_there_;

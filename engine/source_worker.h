@@ -234,7 +234,7 @@ class SourceWorker final : public WorkerBase {
   void NoteRest(size_t lane);
   void CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes);
   void SendAgain(size_t lane, Packet packet);
-  absl::Status TakeAgain(Packet& packet);
+  absl::StatusOr<Packet*> LookAtAgain();
   void TraceReturn(size_t lane, const Sent& sent);
   void TakeLaneOrders() ABSL_EXCLUSIVE_LOCKS_REQUIRED(orders_mutex_);
   bool ForgetNewLane(size_t lane, uint16_t generation);
@@ -245,7 +245,8 @@ class SourceWorker final : public WorkerBase {
   void CloseStreams();
   // The next packet that may go out: what a dead lane had, then devices in turn; or nothing.
   std::optional<Next> FindNext();
-  absl::Status Take(const Next& next, Packet& packet);
+  absl::StatusOr<Packet*> Look(const Next& next);
+  void Drop(const Next& next);
   bool MayTake(DeviceSlot& device);
 
   const Limits limits_;

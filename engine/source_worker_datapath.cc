@@ -181,8 +181,9 @@ void SourceWorker::NoteHeld() {
 bool SourceWorker::MayTake(DeviceSlot& device) {
   if (device.reader == nullptr) return false;
   if (!device.reader->has_packet() && !device.config_packet.has_value()) return false;
-  const uint32_t next_index = device.config_packet.has_value() ? device.config_packet->header.index
-                                                               : device.reader->front_index();
+  const uint32_t next_index = device.config_packet.has_value()
+                                  ? device.config_packet->header.index
+                                  : device.reader->front().header.index;
   const uint64_t end = uint64_t{device.loaded_packets} + limits_.window_packets;
   const uint64_t room = end > next_index ? end - next_index : 0;
   const uint64_t worth = WindowPart(limits_.window_packets);
@@ -197,22 +198,28 @@ std::optional<SourceWorker::Next> SourceWorker::FindNext() {
     DeviceSlot& device = devices_[at];
     if (!MayTake(device)) continue;
     return Next{false, at,
-                device.reader->has_packet() ? device.reader->front_bytes()
+                device.reader->has_packet() ? device.reader->front().header.payload_bytes
                                             : device.config_packet->header.payload_bytes};
   }
   return std::nullopt;
 }
 
-absl::Status SourceWorker::Take(const Next& next, Packet& packet) {
-  if (next.again) return TakeAgain(packet);
+// Where it lies, until Drop(), once its buffer has been taken.
+absl::StatusOr<Packet*> SourceWorker::Look(const Next& next) {
+  if (next.again) return LookAtAgain();
+  DeviceSlot& device = devices_[next.device];
+  return device.reader->has_packet() ? &device.reader->front() : &*device.config_packet;
+}
+
+void SourceWorker::Drop(const Next& next) {
+  if (next.again) return again_.DropFront();
   next_device_ = next.device + 1 < devices_.size() ? next.device + 1 : 0;
   DeviceSlot& device = devices_[next.device];
   if (device.reader->has_packet()) {
-    packet = device.reader->PopPacket();
+    device.reader->DropFront();
   } else {
-    packet = *std::exchange(device.config_packet, std::nullopt);
+    device.config_packet.reset();
   }
-  return absl::OkStatus();
 }
 
 absl::Status SourceWorker::SendPackets() {
@@ -223,23 +230,26 @@ absl::Status SourceWorker::SendPackets() {
       lanes_wanted_ = true;
       break;
     }
-    Packet packet;
-    GODWIT_RETURN_IF_ERROR(Take(*next, packet));
+    GODWIT_ASSIGN_OR_RETURN(Packet* const packet, Look(*next));
     const auto at = static_cast<size_t>(lane);
     LaneSlot& slot = lane_slots_[at];
-    packet.header.lane_sequence = LaneCount(slot.generation, schedule_.sent_packets(at));
-    PacketSeal* const seal = SealOf(at);
-    packet.header.sealed = seal != nullptr;
-    EncodePacketHeader(packet.header, packet.buffer.header(kFrameHeaderBytes));
-    if (seal != nullptr) seal->Seal(static_cast<uint16_t>(at), packet.buffer);
-
-    const size_t payload_bytes = packet.buffer.payload_bytes();
-    CountSent(at, packet.header, payload_bytes);
-    if (packet.header.is_config() && !all_sent()) NoteCompletion();
-    schedule_.Sent(at, payload_bytes, now_);
-    slot.burst[slot.burst_packets] = std::move(packet.buffer);
-    slot.burst_headers[slot.burst_packets] = packet.header;
+    Buffer& buffer = slot.burst[slot.burst_packets];
+    PacketHeader& header = slot.burst_headers[slot.burst_packets];
     ++slot.burst_packets;
+    buffer = std::move(packet->buffer);
+    header = packet->header;
+    Drop(*next);
+
+    header.lane_sequence = LaneCount(slot.generation, schedule_.sent_packets(at));
+    PacketSeal* const seal = SealOf(at);
+    header.sealed = seal != nullptr;
+    EncodePacketHeader(header, buffer.header(kFrameHeaderBytes));
+    if (seal != nullptr) seal->Seal(static_cast<uint16_t>(at), buffer);
+
+    const size_t payload_bytes = buffer.payload_bytes();
+    CountSent(at, header, payload_bytes);
+    if (header.is_config() && !all_sent()) NoteCompletion();
+    schedule_.Sent(at, payload_bytes, now_);
     // No wire stands still while the next packet is sealed. To choose one takes no time.
     if (seal != nullptr || slot.burst_packets == kBurstPacketsMax) {
       GODWIT_RETURN_IF_ERROR(GiveBurst(at));
@@ -259,7 +269,11 @@ absl::Status SourceWorker::GiveBurst(size_t lane) {
   const size_t packets = std::exchange(slot.burst_packets, 0);
   NoteWork();
   const size_t taken = lanes()[lane]->Send(absl::MakeSpan(slot.burst).first(packets));
-  for (size_t i = 0; i < taken; ++i) slot.with_lane.Push({now_, slot.burst_headers[i]});
+  for (size_t i = 0; i < taken; ++i) {
+    Sent& sent = slot.with_lane.PushInPlace();
+    sent.at = now_;
+    sent.header = slot.burst_headers[i];
+  }
   NoteReceiptDue(lane, /*progress=*/false);
   if (trace() != nullptr) NoteRest(lane);
   if (taken == packets) return absl::OkStatus();
@@ -303,9 +317,9 @@ void SourceWorker::CountSent(size_t lane, const PacketHeader& header, size_t pay
 void SourceWorker::SendAgain(size_t lane, Packet packet) { again_.Push({lane, std::move(packet)}); }
 
 // Its buffer holds what went out, sealed or not; what goes out next has another epoch.
-absl::Status SourceWorker::TakeAgain(Packet& packet) {
-  Again again = again_.Pop();
-  packet = std::move(again.packet);
+absl::StatusOr<Packet*> SourceWorker::LookAtAgain() {
+  const Again& again = again_.front();
+  Packet& packet = again_.front().packet;
   if (packet.header.sealed) {
     const absl::Status opened = seal().Open(static_cast<uint16_t>(again.lane), packet.buffer);
     if (!opened.ok()) {
@@ -314,7 +328,8 @@ absl::Status SourceWorker::TakeAgain(Packet& packet) {
                        " has changed in this host's memory since it was sealed"));
     }
   }
-  return NextEpoch(packet.header);
+  GODWIT_RETURN_IF_ERROR(NextEpoch(packet.header));
+  return &packet;
 }
 
 // Returns whether anything came back.

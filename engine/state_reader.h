@@ -73,11 +73,10 @@ class StateReader final : IoRing::Op {
   void EnterStopCopy();
 
   bool has_packet() const { return !ready_.empty(); }
-  // The index of the packet that PopPacket() would give. REQUIRES: has_packet()
-  uint32_t front_index() { return ready_.front().header.index; }
-  // Its payload's. REQUIRES: has_packet()
-  uint32_t front_bytes() { return ready_.front().header.payload_bytes; }
-  // Headers have everything but lane_sequence. REQUIRES: has_packet()
+  // The oldest packet. Its header has everything but lane_sequence. REQUIRES: has_packet()
+  Packet& front() { return ready_.front(); }
+  // Once its buffer has been taken. REQUIRES: has_packet()
+  void DropFront() { ready_.DropFront(); }
   Packet PopPacket() { return ready_.Pop(); }
 
   // The stream is complete, and all its packets have been popped.

@@ -175,18 +175,20 @@ absl::StatusOr<bool> TargetWorker::LookAgain(LaneSet lanes) {
 
 absl::Status TargetWorker::FeedLane(size_t at) {
   Lane& lane = *lanes()[at];
-  while (lane.status().ok() && lane.receives_wanted() > 0) {
-    const size_t wanted = std::min(lane.receives_wanted(), to_post_.size());
-    for (size_t i = 0; i < wanted; ++i) {
+  size_t wanted = lane.receives_wanted();
+  while (wanted > 0) {
+    const size_t count = std::min(wanted, to_post_.size());
+    for (size_t i = 0; i < count; ++i) {
       to_post_[i] = arena().TryAcquire();
       if (!to_post_[i]) {
         // PlanTarget() made the arena large enough for every window and lane to be full.
         return absl::InternalError("the target's arena is empty, which its budget rules out");
       }
     }
-    const size_t posted = lane.PostReceives(absl::MakeSpan(to_post_).first(wanted));
-    for (size_t i = posted; i < wanted; ++i) to_post_[i] = Buffer();
-    if (posted < wanted) break;
+    const size_t posted = lane.PostReceives(absl::MakeSpan(to_post_).first(count));
+    for (size_t i = posted; i < count; ++i) to_post_[i] = Buffer();
+    if (posted < count) break;
+    wanted -= posted;
   }
   // Only now, with a receive posted for each, may the source hear of them.
   const LaneSlot& slot = lane_slots_[at];
@@ -198,30 +200,25 @@ absl::Status TargetWorker::FeedLane(size_t at) {
 absl::StatusOr<size_t> TargetWorker::ReceiveFrom(size_t lane) {
   const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received_));
   if (count == 0) return 0;
-  const absl::Status accepted =
-      AcceptAll(lane, absl::MakeSpan(received_).first(count), Clock::Steady().Now());
-  // Behind damage nothing is believed; the source sends it again.
-  for (Buffer& buffer : absl::MakeSpan(received_).first(count)) buffer = Buffer();
-  if (absl::IsDataLoss(accepted)) {
+  const Clock::Duration now = Clock::Steady().Now();
+  for (size_t i = 0; i < count; ++i) {
+    absl::Status accepted;
+    if (lane_slots_[lane].up) accepted = Accept(lane, std::move(received_[i]), now);
+    if (accepted.ok()) continue;
+    // Behind damage nothing is believed; the source sends it again.
+    for (Buffer& buffer : absl::MakeSpan(received_).first(count)) buffer = Buffer();
+    if (!absl::IsDataLoss(accepted)) {
+      return Annotate(accepted, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"));
+    }
     LoseLane(lane, accepted);
-  } else if (!accepted.ok()) {
-    return Annotate(accepted, absl::StrCat("lane ", lane, " (", lanes()[lane]->name(), ")"));
+    break;
   }
   return count;
 }
 
-absl::Status TargetWorker::AcceptAll(size_t lane, absl::Span<Buffer> received,
-                                     Clock::Duration now) {
-  for (Buffer& buffer : received) {
-    if (!lane_slots_[lane].up) break;
-    GODWIT_RETURN_IF_ERROR(Accept(lane, buffer, now));
-  }
-  return absl::OkStatus();
-}
-
 // The order of checks is docs/wire-format.md's. Nothing changes before the last has passed. Takes
 // the buffer then, or leaves it.
-absl::Status TargetWorker::Accept(size_t lane, Buffer& buffer, Clock::Duration now) {
+absl::Status TargetWorker::Accept(size_t lane, Buffer&& buffer, Clock::Duration now) {
   LaneSlot& slot = lane_slots_[lane];
   const absl::Span<const std::byte> payload = buffer.payload_span();
   GODWIT_ASSIGN_OR_RETURN(const PacketHeader header, OpenAndDecode(lane, buffer));

@@ -85,8 +85,7 @@ class TargetWorker final : public WorkerBase {
   std::chrono::nanoseconds OnIdle() override;
   absl::Status FeedLane(size_t at);
   absl::StatusOr<size_t> ReceiveFrom(size_t lane);
-  absl::Status AcceptAll(size_t lane, absl::Span<Buffer> received, Clock::Duration now);
-  absl::Status Accept(size_t lane, Buffer& buffer, Clock::Duration now);
+  absl::Status Accept(size_t lane, Buffer&& buffer, Clock::Duration now);
   absl::StatusOr<PacketHeader> OpenAndDecode(size_t lane, const Buffer& buffer);
   void TraceArrival(size_t lane, const PacketHeader& header);
   void CheckLanes();

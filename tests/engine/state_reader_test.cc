@@ -101,7 +101,7 @@ class StateReaderTest : public testing::TestWithParam<bool> {
     const bool ended = RunUntil([this] {
       reader_->Pump();
       while (reader_->has_packet()) {
-        EXPECT_EQ(reader_->front_index(), packets_.size());
+        EXPECT_EQ(reader_->front().header.index, packets_.size());
         Take(reader_->PopPacket());
       }
       return reader_->finished() || !reader_->status().ok();

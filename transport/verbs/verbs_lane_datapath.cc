@@ -39,12 +39,14 @@ bool VerbsLane::InArena(const Buffer& buffer, size_t payload_bytes) const {
 }
 
 size_t VerbsLane::Send(absl::Span<Buffer> packets) {
+  if (ABSL_PREDICT_FALSE(role_ != LaneRole::kSender || !connected_ || !status_.ok())) return 0;
+  const size_t count = std::min(packets.size(), held_.free());
   size_t taken = 0;
-  while (taken < packets.size()) {
-    if (ABSL_PREDICT_FALSE(role_ != LaneRole::kSender || !connected_ || !status_.ok())) break;
-    const size_t burst = std::min({packets.size() - taken, held_.free(), kBurstMax});
-    if (burst == 0) break;
-    taken += SendBurst(packets.subspan(taken, burst));
+  while (taken < count) {
+    const size_t burst = std::min(count - taken, kBurstMax);
+    const size_t posted = SendBurst(packets.subspan(taken, burst));
+    taken += posted;
+    if (ABSL_PREDICT_FALSE(posted < burst)) break;
   }
   return taken;
 }
@@ -109,11 +111,13 @@ size_t VerbsLane::receives_wanted() const {
 }
 
 size_t VerbsLane::PostReceives(absl::Span<Buffer> buffers) {
+  const size_t count = std::min(buffers.size(), receives_wanted());
   size_t taken = 0;
-  while (taken < buffers.size()) {
-    const size_t burst = std::min({buffers.size() - taken, receives_wanted(), kBurstMax});
-    if (burst == 0) break;
-    taken += PostReceiveBurst(buffers.subspan(taken, burst));
+  while (taken < count) {
+    const size_t burst = std::min(count - taken, kBurstMax);
+    const size_t posted = PostReceiveBurst(buffers.subspan(taken, burst));
+    taken += posted;
+    if (ABSL_PREDICT_FALSE(posted < burst)) break;
   }
   return taken;
 }
