@@ -99,28 +99,21 @@ bool StateReader::ReadAtOnce(size_t packet_bytes) {
 
 bool StateReader::Pump(size_t packet_bytes) {
   if (!MayRead() || ready_.free() < chain_packets_) return false;
+  ring_.Reserve(chain_packets_);  // a submission in mid-chain would end the chain
+  const auto bytes = static_cast<unsigned>(std::min(packet_bytes, packet_bytes_));
+  constexpr auto kCurrentPosition = static_cast<uint64_t>(-1);
+  io_uring_sqe* last = nullptr;
   for (uint32_t i = 0; i < chain_packets_; ++i) {
     Buffer buffer = arena_.TryAcquire();
     if (!buffer) break;
-    chain_.Push(std::move(buffer));
-  }
-  const size_t reads = chain_.size();
-  if (reads == 0) return false;
-
-  if (trace_ != nullptr) read_began_ = Clock::Steady().Now();
-  ring_.Reserve(static_cast<unsigned>(reads));  // a submission in mid-chain would end the chain
-  for (size_t i = 0; i < reads; ++i) {
-    Buffer buffer = chain_.Pop();
     io_uring_sqe* const sqe = ring_.NextSqe();
-    constexpr auto kCurrentPosition = static_cast<uint64_t>(-1);
-    const auto bytes = static_cast<unsigned>(std::min(packet_bytes, packet_bytes_));
     if (ring_.arena_registered()) {
       io_uring_prep_read_fixed(sqe, data_fd_.get(), buffer.payload(), bytes, kCurrentPosition, 0);
     } else {
       io_uring_prep_read(sqe, data_fd_.get(), buffer.payload(), bytes, kCurrentPosition);
     }
     // HARDLINK, unlike LINK, goes on after a short read.
-    if (i + 1 < reads) sqe->flags |= IOSQE_IO_HARDLINK;
+    sqe->flags |= IOSQE_IO_HARDLINK;
     if (!polled_well_) {
       sqe->flags |= IOSQE_ASYNC;
     } else if (in_pre_copy()) {
@@ -130,7 +123,11 @@ bool StateReader::Pump(size_t packet_bytes) {
     }
     ring_.Attach(sqe, this);
     chain_.Push(std::move(buffer));
+    last = sqe;
   }
+  if (last == nullptr) return false;
+  last->flags &= static_cast<uint8_t>(~IOSQE_IO_HARDLINK);
+  if (trace_ != nullptr) read_began_ = Clock::Steady().Now();
   return true;
 }
 
