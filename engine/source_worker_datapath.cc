@@ -368,7 +368,9 @@ bool SourceWorker::CollectSent(size_t lane) {
 void SourceWorker::NoteRest(size_t lane) {
   const LaneSlot& slot = lane_slots_[lane];
   const bool waited_for = trace() != nullptr && !slot.with_lane.empty();
-  SetResting(lane, slot.up && !waited_for && slot.freed_packets >= slot.receipted_packets);
+  const bool all_back = slot.freed_packets >= slot.receipted_packets;
+  // What has failed is looked at until it is lost, and has given all back.
+  SetResting(lane, slot.up && all_back && !waited_for && lanes()[lane]->status().ok());
 }
 
 // After SendPackets(): either no lane has room that is worth using, which is waiting for lanes and

@@ -110,8 +110,9 @@ bool TargetSession::Impl::TakeStopping(const control::ControlMessage& message) {
 // lanes (the worker sees to that) and windows have room for as many again.
 void TargetSession::Impl::HoldReceipts(uint32_t packets) {
   packets = std::min(packets, budget_.window_packets / 2);
-  if (packets < 2 || ProcessorsToRunOn() >= kProcessorsToOverlap) return;
-  worker_->HoldReceipts(packets);
+  const bool hold = packets >= 2 && ProcessorsToRunOn() < kProcessorsToOverlap;
+  worker_->SetReceiptPackets(packets, hold);
+  if (!hold) return;
   for (const auto& loader : loaders_) loader->HoldReceipts();
 }
 

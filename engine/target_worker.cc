@@ -72,8 +72,11 @@ void TargetWorker::RemakeLane(NewLane made) {
   Wake();
 }
 
-void TargetWorker::HoldReceipts(uint32_t packets) {
-  held_packets_.store(packets, std::memory_order_relaxed);
+void TargetWorker::SetReceiptPackets(uint32_t packets, bool hold) {
+  const uint32_t most = packets_a_receipt_.load(std::memory_order_relaxed);
+  packets_a_receipt_.store(std::min(most, packets >= 2 ? packets : packets_a_lane_),
+                           std::memory_order_relaxed);
+  if (hold) held_packets_.store(packets, std::memory_order_relaxed);
 }
 
 void TargetWorker::DropLane(size_t lane, uint16_t generation, absl::Status why) {
@@ -155,7 +158,9 @@ absl::StatusOr<bool> TargetWorker::Step() {
   }
   GODWIT_RETURN_IF_ERROR(TakeNewLanes());
   CheckLanes();
-  if (lane_due_ || received_packets_ - announced_packets_ >= packets_a_receipt_) NotifyOfReceipts();
+  const uint64_t unannounced_packets = received_packets_ - announced_packets_;
+  const uint32_t packets_a_receipt = packets_a_receipt_.load(std::memory_order_relaxed);
+  if (lane_due_ || unannounced_packets >= packets_a_receipt) NotifyOfReceipts();
   return more || LooksAgain(received_over_tcp);
 }
 

@@ -56,9 +56,10 @@ class TargetWorker final : public WorkerBase {
   void RemakeLane(NewLane made);
   // Gives that lane up, if it is of that generation still.
   void DropLane(size_t lane, uint16_t generation, absl::Status why);
-  // From now on it may wait a while for fewer than so many packets to be told of, in place of
-  // telling the source as soon as there is nothing to do.
-  void HoldReceipts(uint32_t packets);
+  // The VM stands still: from now on a receipt is for no more than so many packets (under 2: for
+  // half of a lane's queue), and if `hold` fewer may wait a while, in place of being told of as
+  // soon as there is nothing to do.
+  void SetReceiptPackets(uint32_t packets, bool hold);
 
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
   std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
@@ -107,14 +108,14 @@ class TargetWorker final : public WorkerBase {
   // told of. Where lanes wait for receipts this side is idle, and sends them earlier, unless it
   // holds them.
   const uint32_t packets_a_lane_;
-  const uint64_t packets_a_receipt_;
-  std::atomic<uint32_t> held_packets_{
-      0};                                 // less is held when idle; relaxed: an old value costs one
-  uint64_t announced_packets_ = 0;        // at the last events().Notify()
-  bool lane_due_ = false;                 // some lane has its packets_a_lane_
-  bool looked_again_ = true;              // since the last packet over TCP
-  Clock::Duration unannounced_since_{0};  // the first packet came that is not announced
-  bool first_of_lane_ = false;            // one of those is the first of its lane
+  // Both relaxed: an old value costs a receipt.
+  std::atomic<uint32_t> packets_a_receipt_;
+  std::atomic<uint32_t> held_packets_{0};  // fewer are held when idle
+  uint64_t announced_packets_ = 0;         // at the last events().Notify()
+  bool lane_due_ = false;                  // some lane has its packets_a_lane_
+  bool looked_again_ = true;               // since the last packet over TCP
+  Clock::Duration unannounced_since_{0};   // the first packet came that is not announced
+  bool first_of_lane_ = false;             // one of those is the first of its lane
   std::vector<LaneCounters> lane_counters_;
   LaneEvents lane_events_;
 

@@ -14,12 +14,12 @@ namespace {
 constexpr unsigned kRingEntries = 256;
 // How often a worker that is going down looks again at what the kernel or a NIC still holds.
 constexpr std::chrono::milliseconds kTearDownPoll{5};
-// How long a queue pair sleeps at most. A receiver is woken up by the end of a burst and by
-// failures; but not by soft-RoCE's flushes (rdma_rxe, Linux 6.12), by which it hears that its own
-// end is dead.
+// How long a queue pair sleeps, or rests, at most. A receiver is woken up by the end of a burst and
+// by failures; but not by soft-RoCE's flushes (rdma_rxe, Linux 6.12), by which it hears that its
+// own end is dead. A sender at rest is woken up by nothing: this is how its failures are found.
 constexpr std::chrono::milliseconds kSleepMax{100};
-// And how many rounds in a row without a sleep are done before all lanes are looked at.
-constexpr uint32_t kBusyRoundsMax = 256;
+// And how many rounds are done at most before all lanes are looked at: a busy worker never sleeps.
+constexpr uint32_t kRoundsMax = 256;
 
 // Takes and frees what a closing lane gives back: a queue pair is quiescent once its flushed work
 // requests have been polled.
@@ -117,16 +117,17 @@ size_t WorkerBase::WaitForRing(std::chrono::nanoseconds timeout) {
 // thread wakes us.
 void WorkerBase::Loop() {
   while (!stop_.load(std::memory_order_relaxed)) {
+    const bool enough_rounds = ++rounds_ % kRoundsMax == 0;
+    look_at_all_ |= enough_rounds;
     const absl::StatusOr<bool> worked = Step();
     // If there is more, then perhaps on a lane whose fd says nothing of it.
-    look_at_all_ = look_at_all_ && worked.ok() && *worked;
+    look_at_all_ = look_at_all_ && !enough_rounds && worked.ok() && *worked;
     if (!worked.ok()) {
       Fail(worked.status());
       break;
     }
     if (*worked) {
       idle_since_ = Clock::Duration(0);
-      if (++busy_rounds_ % kBusyRoundsMax == 0) look_at_all_ = true;
       WaitForRing(std::chrono::nanoseconds::zero());
     } else if (Spins()) {
       (void)OnIdle();
@@ -193,7 +194,10 @@ void WorkerBase::Sleep() {
   // A lane that goes down gives its buffers back by being polled.
   bool going_down = false;
   for (const size_t i : awake_lanes()) going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
-  if (!watched_.empty()) no_longer_than(kSleepMax);
+  if (!watched_.empty()) {
+    const Clock::Duration rested = Clock::Steady().Now() - looked_at_all_;
+    no_longer_than(std::max(kSleepMax - rested, Clock::Duration(1)));
+  }
   if (going_down) no_longer_than(kTearDownPoll);
   WaitForRing(most);
   if (!watched_.empty()) {

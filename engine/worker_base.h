@@ -97,9 +97,10 @@ class WorkerBase {
   // Whether such a lane has nothing to say that anyone waits for. One that has is looked at each
   // round, and wakes us up. REQUIRES: it is up, or resting is false
   void SetResting(size_t at, bool resting) { resting_.Set(at, resting); }
-  // Those to look at in this round; the others have such an fd, and are at rest, or asleep: nothing
+  // Those to look at in this round. The others have such an fd, and are at rest, or asleep: nothing
   // has come since they were last looked at, or it would have woken us up: no failure and, at a
-  // receiver, no end of a burst. Now and then all are looked at: see kSleepMax.
+  // receiver, no end of a burst. Now and then all are looked at, which is how one that fails at
+  // rest is found: see kSleepMax.
   LaneSet awake_lanes() const {
     return look_at_all_ ? all_lanes_ : all_lanes_ - (watched_ & (asleep_ | resting_));
   }
@@ -153,7 +154,7 @@ class WorkerBase {
   Clock::Duration idle_since_{0};  // 0: it is not, or need not know
   bool worked_ = false;            // since idle_since_ was last looked at
   bool look_at_all_ = false;       // in the next round
-  uint32_t busy_rounds_ = 0;       // with something to do
+  uint32_t rounds_ = 0;
   Clock::Duration looked_at_all_{0};
 
   std::atomic<bool> stop_{false};

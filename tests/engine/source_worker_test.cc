@@ -47,6 +47,8 @@ class Wire {
   bool broken() const { return broken_; }
   void Polled() { ++polls_; }
   int polls() const { return polls_; }
+  void Armed() { ++arms_; }
+  int arms() const { return arms_; }
   void Gave() { ++gives_; }
   int gives() const { return gives_; }
   // Whether what was sent is not given back.
@@ -56,6 +58,7 @@ class Wire {
  private:
   std::atomic<bool> broken_{false};
   std::atomic<int> polls_{0};
+  std::atomic<int> arms_{0};
   std::atomic<int> gives_{0};
   std::atomic<bool> holds_{false};
   mutable Mutex mutex_;
@@ -114,15 +117,18 @@ class WireLane : public Lane {
 // Says by an fd that it wants to be polled.
 class WatchedLane final : public WireLane {
  public:
-  WatchedLane(Wire& wire, int wakeup_fd) : WireLane(wire, /*breaks=*/false), fd_(wakeup_fd) {}
+  WatchedLane(Wire& wire, int wakeup_fd)
+      : WireLane(wire, /*breaks=*/false), wire_(wire), fd_(wakeup_fd) {}
 
   int wakeup_fd() const override { return fd_; }
   void ArmWakeup() override {
+    wire_.Armed();
     uint64_t events = 0;
     (void)!::read(fd_, &events, sizeof(events));  // EAGAIN: none
   }
 
  private:
+  Wire& wire_;
   const int fd_;
 };
 
@@ -179,8 +185,8 @@ TEST_F(SourceWorkerTest, ALaneWithAnFdIsPolledWhenItIsWaitedForAndSaysSoAndNowAn
   // a processor, say.
   const auto left_alone = [&](const Wire& wire) {
     const int before = wire.polls();
-    Rounds(wires[2], 1000);
-    return wire.polls() < before + 100;
+    Rounds(wires[2], 200);
+    return wire.polls() < before + 50;
   };
   wires[1].Hold(true);
   std::array<int, 2> pipe{};
@@ -197,16 +203,17 @@ TEST_F(SourceWorkerTest, ALaneWithAnFdIsPolledWhenItIsWaitedForAndSaysSoAndNowAn
   Rounds(wires[2], 10);
   EXPECT_TRUE(left_alone(wires[0]));
   EXPECT_TRUE(left_alone(wires[1]));
+  EXPECT_EQ(wires[0].arms() + wires[1].arms(), 0);
 
-  int first = wires[0].polls();
+  // With their receipts it is: the first has left, the second has not and is to say when it does.
+  // (In time, and not at the next look at all.)
   for (size_t i = 0; i < wires.size(); ++i) worker_->PutLaneReceipt(i, LaneCount(0, 1));
-  worker_->Wake();
-  while (wires[0].polls() == first) std::this_thread::yield();
   Rounds(wires[2], 10);
+  EXPECT_EQ(wires[0].arms(), 0);
+  EXPECT_GT(wires[1].arms(), 0);
   EXPECT_TRUE(left_alone(wires[0]));
   EXPECT_TRUE(left_alone(wires[1])) << "it does not sleep";
-  // The second has not left yet.
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < 20; ++i) {
     const int before = wires[1].polls();
     say(second_fd);
     while (wires[1].polls() == before) std::this_thread::yield();
@@ -217,7 +224,9 @@ TEST_F(SourceWorkerTest, ALaneWithAnFdIsPolledWhenItIsWaitedForAndSaysSoAndNowAn
   say(second_fd);
   while (wires[1].gives() == 0) std::this_thread::yield();
   Rounds(wires[2], 10);
+  const int arms = wires[1].arms();
   EXPECT_TRUE(left_alone(wires[1])) << "it has nothing more to say";
+  EXPECT_EQ(wires[1].arms(), arms);
 
   // A lane dies whose fd says nothing of it, and nobody wakes the worker up.
   wires[0].Break();
@@ -229,6 +238,36 @@ TEST_F(SourceWorkerTest, ALaneWithAnFdIsPolledWhenItIsWaitedForAndSaysSoAndNowAn
   EXPECT_EQ(changes[0].lane, 0U);
   EXPECT_FALSE(changes[0].up);
   worker_->Stop();
+}
+
+// What it still held goes out again without delay, though nothing more is waited for on it.
+TEST_F(SourceWorkerTest, ALaneThatFailsAsItGivesBackWhatWasWaitedForIsLostAtOnce) {
+  const Watchdog watchdog("a lane that fails");
+  constexpr int kAttempts = 50;
+  bool at_once = false;
+  for (int attempt = 0; attempt < kAttempts && !at_once; ++attempt) {
+    Wire wire;
+    const UniqueFd fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    std::vector<std::unique_ptr<Lane>> lanes;
+    lanes.push_back(std::make_unique<WatchedLane>(wire, fd.get()));
+    Start(std::move(lanes), /*chain_packets=*/4, /*queue_packets=*/16, kWindowPackets);
+    std::array<int, 2> pipe{};
+    ASSERT_EQ(::pipe(pipe.data()), 0);
+    const UniqueFd write_end(pipe[1]);
+    worker_->Open(0, UniqueFd(pipe[0]), DeviceState::kStopCopy, nullptr);
+    const std::string content(2 * kPacketBytes, 'x');
+    ASSERT_EQ(::write(write_end.get(), content.data(), content.size()),
+              static_cast<ssize_t>(content.size()));
+    while (wire.packets() < 2 && !worker_->failed()) std::this_thread::yield();
+    const auto began = std::chrono::steady_clock::now();
+    wire.Break();
+    worker_->PutLaneReceipt(0, LaneCount(0, 1));
+    worker_->Wake();
+    while (worker_->TakeLaneChanges().empty()) std::this_thread::yield();
+    at_once = std::chrono::steady_clock::now() - began < std::chrono::milliseconds(20);
+    worker_->Stop();
+  }
+  EXPECT_TRUE(at_once) << "only when all lanes are looked at";
 }
 
 // One that never sleeps looks at such lanes all the same.

@@ -1,6 +1,6 @@
 // Goal: a target that holds receipts sends one for so many packets as it was told, at once, or for
-// half of a lane's queue, and for fewer only after a while; but for the first packet of a lane at
-// once; and one that does not hold them as soon as there is nothing to do.
+// half of a lane's queue or a quarter of all, and for fewer only after a while; but for the first
+// packet of a lane at once; and one that does not hold them as soon as there is nothing to do.
 #include "engine/target_worker.h"
 
 #include <gtest/gtest.h>
@@ -35,7 +35,7 @@ constexpr std::chrono::milliseconds kSoon{60};
 constexpr int kAttempts = 50;
 constexpr std::chrono::seconds kAttemptsCap{120};
 
-// A worker with one lane, whose loader does not run: what comes stays in the window.
+// A worker whose loader does not run: what comes stays in the window.
 class TargetWorkerTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -48,8 +48,13 @@ class TargetWorkerTest : public testing::Test {
   void TearDown() override { End(); }
 
   void Begin() {
-    FdPair sockets = MakeSocketPair(SOCK_STREAM);
-    source_ = std::move(sockets.write);
+    std::vector<UniqueFd> sockets;
+    sources_.clear();
+    for (uint32_t i = 0; i < lanes_; ++i) {
+      FdPair pair = MakeSocketPair(SOCK_STREAM);
+      sources_.push_back({std::move(pair.write), 0});
+      sockets.push_back(std::move(pair.read));
+    }
     window_ = std::make_unique<ReorderWindow>(kWindowPackets);
     FdPair pipe = MakePipe();
     loader_ = std::make_unique<Loader>(device_, std::move(pipe.write), *window_, kWindowPackets,
@@ -60,20 +65,20 @@ class TargetWorkerTest : public testing::Test {
                                      *arena_, *events_);
     ASSERT_TRUE(worker.ok()) << worker.status();
     worker_ = *std::move(worker);
-    auto socket = std::make_shared<UniqueFd>(std::move(sockets.read));
-    ASSERT_EQ(worker_->Start([socket, lane_limits](IoRing& ring) {
+    ASSERT_EQ(worker_->Start([&sockets, lane_limits](IoRing& ring) {
       std::vector<std::unique_ptr<Lane>> lanes;
-      lanes.push_back(TcpLane::Make(std::move(*socket), ring, lane_limits, LaneRole::kReceiver,
-                                    "a test's lane"));
+      for (UniqueFd& socket : sockets) {
+        lanes.push_back(TcpLane::Make(std::move(socket), ring, lane_limits, LaneRole::kReceiver,
+                                      "a test's lane"));
+      }
       return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
     }),
               absl::OkStatus());
-    sent_packets_ = 0;
     stream_.clear();
     events_->Clear();  // of the worker before
   }
   void End() {
-    source_.Reset();
+    sources_.clear();
     if (worker_ != nullptr) worker_->Stop();
     worker_.reset();
     loader_.reset();
@@ -81,12 +86,15 @@ class TargetWorkerTest : public testing::Test {
   }
 
   // Returns once the worker has it.
-  void SendPacket() {
-    wire::Frame frame = wire::DataFrame(0, sent_packets_, stream_, "x");
-    frame.lane_sequence = sent_packets_++;
+  void SendPacket(uint32_t lane = 0) {
+    Source& source = sources_[lane];
+    wire::Frame frame = wire::DataFrame(0, static_cast<uint32_t>(stream_.size()), stream_, "x");
+    frame.lane_sequence = source.sent_packets++;
     stream_ += "x";
-    WriteOut(source_.get(), wire::WithLength(wire::Encode(frame)));
-    while (worker_->lane_counters(0).packets.load() < sent_packets_) std::this_thread::yield();
+    WriteOut(source.socket.get(), wire::WithLength(wire::Encode(frame)));
+    while (worker_->lane_counters(lane).packets.load() < source.sent_packets) {
+      std::this_thread::yield();
+    }
   }
   bool Told(std::chrono::milliseconds within) const {
     pollfd news = {events_->fd(), POLLIN, 0};
@@ -110,27 +118,32 @@ class TargetWorkerTest : public testing::Test {
     }
     FAIL() << "in none of " << kAttempts << " attempts";
   }
-  // After the lane's first packet.
-  bool TellsOnceThereAre(uint32_t packets) {
-    SendPacket();
-    AwaitNews();
-    for (uint32_t i = 1; i < packets; ++i) SendPacket();
+  // On so many lanes in turn, after each one's first packet.
+  bool TellsOnceThereAre(uint32_t packets, uint32_t lanes = 1) {
+    for (uint32_t lane = 0; lane < lanes; ++lane) {
+      SendPacket(lane);
+      AwaitNews();
+    }
+    for (uint32_t i = 1; i < packets; ++i) SendPacket(i % lanes);
     if (Told(std::chrono::milliseconds(5))) return false;
     SendPacket();
     return Told(std::chrono::milliseconds(5));
   }
 
+  struct Source {
+    UniqueFd socket;
+    uint64_t sent_packets = 0;
+  };
   uint32_t queue_packets_ = 64;
   uint32_t lanes_ = 1;
+  std::vector<Source> sources_;
   std::unique_ptr<Arena> arena_;
   std::optional<Notifier> events_;
   std::optional<Notifier> loader_news_;
   FakeDevice device_{FakeDevice::Script{}};
-  UniqueFd source_;
   std::unique_ptr<ReorderWindow> window_;
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<TargetWorker> worker_;
-  uint32_t sent_packets_ = 0;
   std::string stream_;
 };
 
@@ -146,7 +159,7 @@ TEST_F(TargetWorkerTest, TellsOfEachPacketWhenThereIsNothingElseToDo) {
 TEST_F(TargetWorkerTest, HoldsReceiptsUntilThereAreEnoughPackets) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
   UntilShown([this] {
-    worker_->HoldReceipts(kHeldPackets);
+    worker_->SetReceiptPackets(kHeldPackets, /*hold=*/true);
     return TellsOnceThereAre(kHeldPackets);
   });
 }
@@ -154,17 +167,27 @@ TEST_F(TargetWorkerTest, HoldsReceiptsUntilThereAreEnoughPackets) {
 TEST_F(TargetWorkerTest, TellsOfHalfALanesQueueHoweverManyItMayHold) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
   queue_packets_ = 12;
-  lanes_ = 4;  // of which one is used
+  lanes_ = 4;
   UntilShown([this] {
-    worker_->HoldReceipts(kWindowPackets);
+    worker_->SetReceiptPackets(kWindowPackets, /*hold=*/true);
     return TellsOnceThereAre(queue_packets_ / 2);
+  });
+}
+
+TEST_F(TargetWorkerTest, TellsOfAQuarterOfAllLanesQueuesHoweverManyItMayHold) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  queue_packets_ = 12;
+  lanes_ = 4;
+  UntilShown([this] {
+    worker_->SetReceiptPackets(kWindowPackets, /*hold=*/true);
+    return TellsOnceThereAre(queue_packets_, lanes_);
   });
 }
 
 TEST_F(TargetWorkerTest, TellsOfALanesFirstPacketAtOnceAllTheSame) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
   UntilShown([this] {
-    worker_->HoldReceipts(kHeldPackets);
+    worker_->SetReceiptPackets(kHeldPackets, /*hold=*/true);
     SendPacket();
     AwaitNews();
     return true;
@@ -174,7 +197,7 @@ TEST_F(TargetWorkerTest, TellsOfALanesFirstPacketAtOnceAllTheSame) {
 TEST_F(TargetWorkerTest, HoldsThemForAWhileOnly) {
   const Watchdog watchdog("a worker that holds receipts");
   Begin();
-  worker_->HoldReceipts(kHeldPackets);
+  worker_->SetReceiptPackets(kHeldPackets, /*hold=*/true);
   SendPacket();
   AwaitNews();
   const auto began = steady_clock::now();
