@@ -12,15 +12,29 @@ namespace godwit {
 // Threads:   safe from any thread.
 // Blocking:  never.
 // Errors:    none.
+class SteadyClock;
 class Clock {
  public:
   using Duration = std::chrono::nanoseconds;
-  virtual ~Clock() = default;
   virtual Duration Now() const = 0;
 
   // CLOCK_MONOTONIC; lives for ever.
-  static const Clock& Steady();
+  static const SteadyClock& Steady();
+
+ protected:
+  ~Clock() = default;
 };
+
+class SteadyClock final : public Clock {
+ public:
+  Duration Now() const override { return std::chrono::steady_clock::now().time_since_epoch(); }
+};
+
+// Read for each packet: no guard, no virtual call.
+inline const SteadyClock& Clock::Steady() {
+  static constexpr SteadyClock clock;
+  return clock;
+}
 
 // Stands still until it is told to move. For tests; not synchronised.
 class ManualClock final : public Clock {
@@ -31,15 +45,6 @@ class ManualClock final : public Clock {
  private:
   Duration now_{0};
 };
-
-inline const Clock& Clock::Steady() {
-  class SteadyClock final : public Clock {
-   public:
-    Duration Now() const override { return std::chrono::steady_clock::now().time_since_epoch(); }
-  };
-  static const SteadyClock clock;
-  return clock;
-}
 
 }  // namespace godwit
 

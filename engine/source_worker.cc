@@ -35,6 +35,7 @@ SourceWorker::SourceWorker(std::vector<std::string> names, const Limits& limits,
                            Notifier inbox, const Notifier& events)
     : WorkerBase(arena, std::move(inbox), events),
       limits_(limits),
+      window_part_(WindowPart(limits.window_packets)),
       names_(std::move(names)),
       devices_(names_.size()),
       schedule_(limits.lanes, limits.queue_packets),

@@ -250,6 +250,7 @@ class SourceWorker final : public WorkerBase {
   bool MayTake(DeviceSlot& device);
 
   const Limits limits_;
+  const uint64_t window_part_;  // what a full window opens by
   const std::vector<std::string> names_;
   std::vector<DeviceSlot> devices_;
   std::vector<LaneSlot> lane_slots_;

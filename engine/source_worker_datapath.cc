@@ -186,8 +186,7 @@ bool SourceWorker::MayTake(DeviceSlot& device) {
                                   : device.reader->front().header.index;
   const uint64_t end = uint64_t{device.loaded_packets} + limits_.window_packets;
   const uint64_t room = end > next_index ? end - next_index : 0;
-  const uint64_t worth = WindowPart(limits_.window_packets);
-  device.window_full = device.window_full ? room < worth : room == 0;
+  device.window_full = device.window_full ? room < window_part_ : room == 0;
   return !device.window_full;
 }
 

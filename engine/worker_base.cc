@@ -195,15 +195,15 @@ void WorkerBase::Sleep() {
   bool going_down = false;
   for (const size_t i : awake_lanes()) going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
   if (!watched_.empty()) {
-    const Clock::Duration rested = Clock::Steady().Now() - looked_at_all_;
-    no_longer_than(std::max(kSleepMax - rested, Clock::Duration(1)));
+    // (As of the last sleep's end: what came after it is short, or many rounds.)
+    no_longer_than(std::max(kSleepMax - (woke_at_ - looked_at_all_), Clock::Duration(1)));
   }
   if (going_down) no_longer_than(kTearDownPoll);
   WaitForRing(most);
   if (!watched_.empty()) {
-    const Clock::Duration now = Clock::Steady().Now();
-    look_at_all_ = now - looked_at_all_ >= kSleepMax;
-    if (look_at_all_) looked_at_all_ = now;
+    woke_at_ = Clock::Steady().Now();
+    look_at_all_ = woke_at_ - looked_at_all_ >= kSleepMax;
+    if (look_at_all_) looked_at_all_ = woke_at_;
   }
   // Cleared only now, when it has been seen: a Notify() in between makes one more round.
   if (!inbox_watch_->armed()) inbox_.Clear();

@@ -156,6 +156,7 @@ class WorkerBase {
   bool look_at_all_ = false;       // in the next round
   uint32_t rounds_ = 0;
   Clock::Duration looked_at_all_{0};
+  Clock::Duration woke_at_{0};  // from the last sleep; where some lane has a watch
 
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> spin_ns_{0};  // relaxed: an old value costs a sleep

@@ -1,5 +1,5 @@
 // Goal: a target that holds receipts sends one for so many packets as it was told, at once, or for
-// half of a lane's queue or a quarter of all, and for fewer only after a while; but for the first
+// half of a lane's queue or sixteen, and for fewer only after a while; but for the first
 // packet of a lane at once; and one that does not hold them as soon as there is nothing to do.
 #include "engine/target_worker.h"
 
@@ -174,13 +174,13 @@ TEST_F(TargetWorkerTest, TellsOfHalfALanesQueueHoweverManyItMayHold) {
   });
 }
 
-TEST_F(TargetWorkerTest, TellsOfAQuarterOfAllLanesQueuesHoweverManyItMayHold) {
+TEST_F(TargetWorkerTest, TellsOfSixteenOnAllLanesHoweverManyItMayHold) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
   queue_packets_ = 12;
   lanes_ = 4;
   UntilShown([this] {
     worker_->SetReceiptPackets(kWindowPackets, /*hold=*/true);
-    return TellsOnceThereAre(queue_packets_, lanes_);
+    return TellsOnceThereAre(16, lanes_);
   });
 }
 
