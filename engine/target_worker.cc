@@ -17,12 +17,12 @@ namespace {
 // How long a receipt waits for more packets at most. Less than what a source takes for late.
 constexpr std::chrono::milliseconds kHoldReceiptsMax{80};
 
-// Half of all lanes' queues. Each receipt wakes up both control threads and the source's worker,
-// and a worker has to make way for one of them. More than so many gain nothing that could be
-// measured.
+// Half of a lane's queue; of many lanes a quarter of all. Each receipt wakes up both control
+// threads and the source's worker, and a worker has to make way for one of them. More than so many
+// gain nothing that could be measured, and tell the source later what its lanes are worth.
 constexpr uint32_t kPacketsAReceiptMax = 16;
 uint32_t PacketsAReceipt(uint32_t queue_packets, uint32_t lanes) {
-  const uint32_t of_all = std::min(queue_packets * lanes / 2, kPacketsAReceiptMax);
+  const uint32_t of_all = std::min(queue_packets * lanes / 4, kPacketsAReceiptMax);
   return std::max({uint32_t{1}, queue_packets / 2, of_all});
 }
 

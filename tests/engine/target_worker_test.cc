@@ -1,5 +1,4 @@
-// Goal: a target that holds receipts sends one for so many packets as it was told, at once, or for
-// half of a lane's queue or sixteen, and for fewer only after a while; but for the first
+// Goal: a target that holds receipts sends one for so many packets as it was told, at once, or for for half of a lane's queue or a quarter of all, and for fewer only after a while; but for the first
 // packet of a lane at once; and one that does not hold them as soon as there is nothing to do.
 #include "engine/target_worker.h"
 
@@ -174,13 +173,13 @@ TEST_F(TargetWorkerTest, TellsOfHalfALanesQueueHoweverManyItMayHold) {
   });
 }
 
-TEST_F(TargetWorkerTest, TellsOfSixteenOnAllLanesHoweverManyItMayHold) {
+TEST_F(TargetWorkerTest, TellsOfAQuarterOfAllLanesQueuesHoweverManyItMayHold) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
   queue_packets_ = 12;
   lanes_ = 4;
   UntilShown([this] {
     worker_->SetReceiptPackets(kWindowPackets, /*hold=*/true);
-    return TellsOnceThereAre(16, lanes_);
+    return TellsOnceThereAre(queue_packets_, lanes_);
   });
 }
 
