@@ -1,4 +1,5 @@
-// Goal: a target that holds receipts sends one for so many packets as it was told, at once, or for for half of a lane's queue or a quarter of all, and for fewer only after a while; but for the first
+// Goal: a target that holds receipts sends one for so many packets as it was told, at once, or for
+// half of a lane's queue or a quarter of all, and for fewer only after a while; but for the first
 // packet of a lane at once; and one that does not hold them as soon as there is nothing to do.
 #include "engine/target_worker.h"
 
