@@ -49,7 +49,9 @@ class TargetWorkerTest : public testing::Test {
 
   void Begin() {
     std::vector<UniqueFd> sockets;
+    sockets.reserve(lanes_);
     sources_.clear();
+    sources_.reserve(lanes_);
     for (uint32_t i = 0; i < lanes_; ++i) {
       FdPair pair = MakeSocketPair(SOCK_STREAM);
       sources_.push_back({std::move(pair.write), 0});
@@ -67,6 +69,7 @@ class TargetWorkerTest : public testing::Test {
     worker_ = *std::move(worker);
     ASSERT_EQ(worker_->Start([&sockets, lane_limits](IoRing& ring) {
       std::vector<std::unique_ptr<Lane>> lanes;
+      lanes.reserve(sockets.size());
       for (UniqueFd& socket : sockets) {
         lanes.push_back(TcpLane::Make(std::move(socket), ring, lane_limits, LaneRole::kReceiver,
                                       "a test's lane"));
