@@ -2,7 +2,7 @@
 
 #include <isa-l/crc.h>
 
-#include <algorithm>
+#include <cstddef>
 #include <limits>
 
 namespace godwit {
@@ -10,15 +10,14 @@ namespace godwit {
 uint32_t Crc32cExtend(uint32_t crc, absl::Span<const std::byte> bytes) {
   // ISA-L works on the raw register: inversion before and after is the caller's. Its length is an
   // int and its pointer not const, though it only reads.
+  constexpr auto kPartMax = static_cast<size_t>(std::numeric_limits<int>::max());
+  auto* data = reinterpret_cast<unsigned char*>(const_cast<std::byte*>(bytes.data()));
+  size_t left = bytes.size();
   uint32_t state = ~crc;
-  while (!bytes.empty()) {
-    const size_t part =
-        std::min<size_t>(bytes.size(), static_cast<size_t>(std::numeric_limits<int>::max()));
-    auto* data = reinterpret_cast<unsigned char*>(const_cast<std::byte*>(bytes.data()));
-    state = crc32_iscsi(data, static_cast<int>(part), state);
-    bytes.remove_prefix(part);
+  for (; left > kPartMax; data += kPartMax, left -= kPartMax) {
+    state = crc32_iscsi(data, std::numeric_limits<int>::max(), state);
   }
-  return ~state;
+  return ~crc32_iscsi(data, static_cast<int>(left), state);
 }
 
 }  // namespace godwit

@@ -78,8 +78,11 @@ void IoRing::Reserve(unsigned count) {
 }
 
 io_uring_sqe* IoRing::NextSqe() {
-  Reserve(1);
-  io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+  if (sqe == nullptr) {
+    Reserve(1);
+    sqe = io_uring_get_sqe(&ring_);
+  }
   GODWIT_CHECK(sqe != nullptr);
   return sqe;
 }
