@@ -177,6 +177,15 @@ TEST(TcpSocketTest, TunesALoopbackConnectionForSpeed) {
   ASSERT_EQ(::getsockopt(pair.near.get(), IPPROTO_TCP, TCP_NODELAY, &no_delay, &length), 0);
   EXPECT_NE(no_delay, 0);
   EXPECT_THAT(CongestionControl(pair.near.get()), AnyOf("cubic", "reno"));
+  uint64_t pacing_max = ~uint64_t{0};  // not paced
+  length = sizeof(pacing_max);
+  ASSERT_EQ(::getsockopt(pair.near.get(), SOL_SOCKET, SO_MAX_PACING_RATE, &pacing_max, &length), 0);
+  EXPECT_NE(pacing_max, ~uint64_t{0});
+  EXPECT_GT(pacing_max, uint64_t{1} << 40) << "a bound that a lane could reach";
+  int unsent_max = 0;
+  length = sizeof(unsent_max);
+  ASSERT_EQ(::getsockopt(pair.near.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_max, &length), 0);
+  EXPECT_EQ(unsent_max, 1 << 20);
 }
 
 TEST(TcpSocketTest, TuningALocalSocketDoesNoHarm) {
