@@ -35,64 +35,62 @@ LaneSchedule::LaneSchedule(size_t lanes, uint32_t queue_packets) : queue_packets
 
 bool LaneSchedule::HasRoom(uint64_t bytes) const {
   return std::any_of(lanes_.begin(), lanes_.end(),
-                     [&](const LaneState& lane) { return lane.up && HasRoom(lane, bytes); });
+                     [bytes](const LaneState& lane) { return bytes < lane.room_end; });
 }
 
 // HOT PATH. Once for each packet, over all lanes.
 int LaneSchedule::Pick(uint64_t bytes, Clock::Duration now, bool ending) const {
   const double now_ns = Nanoseconds(now);
   const auto packet_bytes = static_cast<double>(bytes);
-  // Those that can take the packet now.
-  std::array<double, kLanesMax> times;
-  std::array<uint8_t, kLanesMax> lanes;
-  size_t count = 0;
+  const double late_ns = now_ns - shortest_trip_ns_;
+  std::array<double, kLanesMax> times;  // until it would have come; kNever: there is no room
   double best_time = kNever;
   double best_cost = 0;
   double full_lanes_time = kNever;
   for (size_t i = 0; i < lanes_.size(); ++i) {
     const LaneState& lane = lanes_[i];
-    if (!lane.up) continue;
     double cost = lane.ns_a_byte;
     double clear_at = lane.clear_at;
-    if (now_ns - shortest_trip_ns_ > lane.late_at) {
+    if (late_ns > lane.late_at) {
       cost = CostOfLate(lane, now_ns);
       clear_at = ClearAt(lane, cost);
     }
     const double time = shortest_trip_ns_ + std::max(0.0, clear_at - now_ns) + packet_bytes * cost;
-    const bool sends = !lane.trips.empty();
-    if (!HasRoom(lane, bytes)) {
-      // Only a known one is waited for, and for its receipts: the others' may be far, and a lane
-      // whose packets have all come, and which still does not give them back, has stopped.
-      if (lane.proven && lane.measured && sends) full_lanes_time = std::min(full_lanes_time, time);
+    times[i] = kNever;
+    if (bytes >= lane.room_end) {
+      if (lane.waited_for) full_lanes_time = std::min(full_lanes_time, time);
       continue;
     }
-    if (!sends && lane.measured && !ending && IsTrialDue(lane, time)) return static_cast<int>(i);
-    times[count] = time;
-    lanes[count++] = static_cast<uint8_t>(i);
+    if (lane.may_try && !ending && IsTrialDue(lane, time)) return static_cast<int>(i);
+    times[i] = time;
     if (time >= best_time) continue;
     best_time = time;
     best_cost = cost;
   }
-  if (count == 0 || best_time > (ending ? 1 : kWorthWaiting) * full_lanes_time) return -1;
+  if (best_time == kNever || best_time > (ending ? 1 : kWorthWaiting) * full_lanes_time) return -1;
 
   const double same_time = best_time + kSameArrival * packet_bytes * best_cost;
   int best = -1;
-  uint64_t least_packets = 0;
-  for (size_t i = 0; i < count; ++i) {
-    if (times[i] > same_time) continue;
-    const uint64_t packets = lanes_[lanes[i]].sent_packets;
-    if (best >= 0 && packets >= least_packets) continue;
-    best = lanes[i];
-    least_packets = packets;
+  uint64_t least_packets = std::numeric_limits<uint64_t>::max();
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    if (times[i] > same_time || lanes_[i].sent_packets >= least_packets) continue;
+    best = static_cast<int>(i);
+    least_packets = lanes_[i].sent_packets;
   }
   return best;
 }
 
-void LaneSchedule::Expect(LaneState& lane) {
+void LaneSchedule::Expect(LaneState& lane) const {
+  NoteRoom(lane);
+  const bool sends = !lane.trips.empty();
+  // Only a known one is waited for, and for its receipts: the others' may be far, and a lane whose
+  // packets have all come, and which still does not give them back, has stopped.
+  lane.waited_for = lane.up && lane.proven && lane.measured && sends;
+  lane.may_try = lane.measured && !sends;
   lane.clear_at = ClearAt(lane, lane.ns_a_byte);
   if (!lane.measured) {
     lane.late_at = -kNever;
-  } else if (lane.trips.empty()) {
+  } else if (!sends) {
     lane.late_at = kNever;
   } else {
     lane.late_at = Nanoseconds(lane.oldest.began) +
@@ -111,6 +109,7 @@ void LaneSchedule::Sent(size_t lane, uint64_t bytes, Clock::Duration now) {
     Expect(at);
   } else {
     at.clear_at += static_cast<double>(bytes) * at.ns_a_byte;
+    NoteRoom(at);
   }
 }
 
@@ -148,6 +147,7 @@ void LaneSchedule::Measure(LaneState& lane, const Trip& trip, Clock::Duration no
 
 void LaneSchedule::Down(size_t lane) {
   lanes_[lane].up = false;
+  Expect(lanes_[lane]);
   NoteLanes();
 }
 

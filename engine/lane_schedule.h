@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "base/clock.h"
@@ -43,8 +44,11 @@ class LaneSchedule {
 
   // REQUIRES: Pick() has just given that lane.
   void Sent(size_t lane, uint64_t bytes, Clock::Duration now);
-  // The transport is done with one more of its packets. A receipt may overtake this.
-  void Returned(size_t lane) { ++lanes_[lane].returned_packets; }
+  // The transport is done with so many more of its packets. A receipt may overtake this.
+  void Returned(size_t lane, uint64_t packets) {
+    lanes_[lane].returned_packets += packets;
+    NoteRoom(lanes_[lane]);
+  }
   // The target has so many more of them. REQUIRES: they were sent
   void Receipted(size_t lane, uint64_t packets, Clock::Duration now);
   void Down(size_t lane);
@@ -63,22 +67,27 @@ class LaneSchedule {
   };
   struct LaneState {
     explicit LaneState(uint32_t queue_packets) : trips(queue_packets) {}
+    // For Pick(), kept up to date. Times are in ns of the clock: the oldest packet is late once the
+    // shortest trip began after late_at; as long as it is not, what is in flight will all have come
+    // by clear_at.
+    double late_at = 0;
+    double clear_at = 0;
+    double ns_a_byte = 0;     // if it is measured
+    uint64_t room_end = 0;    // it could take a packet of fewer bytes
+    bool waited_for = false;  // where it can't: for receipts, which are known to come
+    bool may_try = false;     // idle, so that it may be time to measure it again
+    uint64_t sent_packets = 0;
+
     FixedQueue<Trip> trips;  // of packets that are not yet receipted, oldest first
     Trip oldest;             // as its front, if there is one
     bool up = true;
     bool proven = true;     // something was receipted since it was made again
     bool measured = false;  // ns_a_byte is known
-    double ns_a_byte = 0;
     uint64_t in_flight_bytes = 0;
-    uint64_t sent_packets = 0;
     uint64_t returned_packets = 0;
     uint64_t receipted_packets = 0;
     Clock::Duration receipt_at{0};  // the last
     uint64_t carried_before = 0;    // of carried_bytes_: until then
-    // For Pick(), in ns of the clock. The oldest packet is late once the shortest trip began after
-    // that; as long as it is not, what is in flight will all have come by then.
-    double late_at = 0;
-    double clear_at = 0;
   };
 
   static double Nanoseconds(Clock::Duration duration) {
@@ -87,11 +96,18 @@ class LaneSchedule {
   static uint64_t UnderWay(const LaneState& lane) {
     return lane.sent_packets - std::min(lane.returned_packets, lane.receipted_packets);
   }
-  bool HasRoom(const LaneState& lane, uint64_t bytes) const {
+  // After each change of what is under way.
+  void NoteRoom(LaneState& lane) const {
     const uint64_t under_way = UnderWay(lane);
-    if (!lane.proven) return under_way == 0;
-    if (under_way >= queue_packets_) return false;
-    return lane.measured || under_way < 2 || lane.in_flight_bytes + bytes <= kUnmeasuredBytesMax;
+    const bool has_room = under_way < (lane.proven ? queue_packets_ : 1);
+    if (!lane.up || !has_room) {
+      lane.room_end = 0;
+    } else if (lane.measured || under_way < 2) {
+      lane.room_end = std::numeric_limits<uint64_t>::max();
+    } else {
+      lane.room_end =
+          kUnmeasuredBytesMax + 1 - std::min(lane.in_flight_bytes, kUnmeasuredBytesMax + 1);
+    }
   }
   // Whether the lanes have been busy for long since that one, which is idle, carried something.
   bool IsTrialDue(const LaneState& lane, double packet_ns) const {
@@ -113,7 +129,7 @@ class LaneSchedule {
     return Nanoseconds(since) + static_cast<double>(lane.in_flight_bytes) * cost;
   }
   // After each change of what is in flight, or known.
-  static void Expect(LaneState& lane);
+  void Expect(LaneState& lane) const;
   void NoteLanes();
   void Measure(LaneState& lane, const Trip& trip, Clock::Duration now);
 

@@ -202,10 +202,9 @@ class SourceWorker final : public WorkerBase {
     uint64_t receipted_packets = 0;  // the target has them
     uint64_t freed_packets = 0;      // and they are back from the lane
   };
-  struct Next {  // the packet that goes out next
-    bool again = false;
-    size_t device = 0;  // else whose
-    uint32_t payload_bytes = 0;
+  struct Next {                    // the packet that goes out next, where it lies
+    Packet* packet = nullptr;      // null: there is none
+    DeviceSlot* device = nullptr;  // null: it goes out again
   };
 
   SourceWorker(std::vector<std::string> names, const Limits& limits, Arena& arena, Notifier inbox,
@@ -234,7 +233,7 @@ class SourceWorker final : public WorkerBase {
   void NoteRest(size_t lane);
   void CountSent(size_t lane, const PacketHeader& header, size_t payload_bytes);
   void SendAgain(size_t lane, Packet packet);
-  absl::StatusOr<Packet*> LookAtAgain();
+  absl::Status MakeReadyAgain();
   void TraceReturn(size_t lane, const Sent& sent);
   void TakeLaneOrders() ABSL_EXCLUSIVE_LOCKS_REQUIRED(orders_mutex_);
   bool ForgetNewLane(size_t lane, uint16_t generation);
@@ -244,10 +243,10 @@ class SourceWorker final : public WorkerBase {
   void NoteCompletion();
   void CloseStreams();
   // The next packet that may go out: what a dead lane had, then devices in turn; or nothing.
-  std::optional<Next> FindNext();
-  absl::StatusOr<Packet*> Look(const Next& next);
+  Next FindNext();
+  // Once its buffer has been taken.
   void Drop(const Next& next);
-  bool MayTake(DeviceSlot& device);
+  bool MayTake(DeviceSlot& device, const Packet& packet) const;
 
   const Limits limits_;
   const uint64_t window_part_;  // what a full window opens by

@@ -79,7 +79,7 @@ absl::Status SourceWorker::TakeReceipts() {
 // One packet, when there is no other that may go: what has been read goes out while it is in this
 // processor's cache. Devices in turn, as FindNext() takes them.
 void SourceWorker::ReadAtOnce() {
-  if (!reads_at_once_ || FindNext().has_value()) return;
+  if (!reads_at_once_ || FindNext().packet != nullptr) return;
   for (size_t tried = 0; tried < devices_.size(); ++tried) {
     StateReader* const reader = devices_[(next_device_ + tried) % devices_.size()].reader.get();
     // One that has a packet waits for its window.
@@ -178,66 +178,60 @@ void SourceWorker::NoteHeld() {
 
 // A device whose window is full waits until a part of it is free: packets that go out together cost
 // the target one wake-up and one receipt, and one by one they would go on coming one by one.
-bool SourceWorker::MayTake(DeviceSlot& device) {
-  if (device.reader == nullptr) return false;
-  if (!device.reader->has_packet() && !device.config_packet.has_value()) return false;
-  const uint32_t next_index = device.config_packet.has_value()
-                                  ? device.config_packet->header.index
-                                  : device.reader->front().header.index;
+bool SourceWorker::MayTake(DeviceSlot& device, const Packet& packet) const {
   const uint64_t end = uint64_t{device.loaded_packets} + limits_.window_packets;
+  const uint32_t next_index = packet.header.index;
   const uint64_t room = end > next_index ? end - next_index : 0;
   device.window_full = device.window_full ? room < window_part_ : room == 0;
   return !device.window_full;
 }
 
-std::optional<SourceWorker::Next> SourceWorker::FindNext() {
-  if (!again_.empty()) return Next{true, 0, again_.front().packet.header.payload_bytes};
+SourceWorker::Next SourceWorker::FindNext() {
+  if (!again_.empty()) return {&again_.front().packet, nullptr};
+  size_t at = next_device_;
   for (size_t tried = 0; tried < devices_.size(); ++tried) {
-    const size_t at = (next_device_ + tried) % devices_.size();
     DeviceSlot& device = devices_[at];
-    if (!MayTake(device)) continue;
-    return Next{false, at,
-                device.reader->has_packet() ? device.reader->front().header.payload_bytes
-                                            : device.config_packet->header.payload_bytes};
+    if (++at == devices_.size()) at = 0;
+    if (device.reader == nullptr) continue;
+    Packet* packet = nullptr;
+    if (device.reader->has_packet()) {
+      packet = &device.reader->front();
+    } else if (device.config_packet.has_value()) {
+      packet = &*device.config_packet;
+    }
+    if (packet != nullptr && MayTake(device, *packet)) return {packet, &device};
   }
-  return std::nullopt;
-}
-
-// Where it lies, until Drop(), once its buffer has been taken.
-absl::StatusOr<Packet*> SourceWorker::Look(const Next& next) {
-  if (next.again) return LookAtAgain();
-  DeviceSlot& device = devices_[next.device];
-  return device.reader->has_packet() ? &device.reader->front() : &*device.config_packet;
+  return {};
 }
 
 void SourceWorker::Drop(const Next& next) {
-  if (next.again) return again_.DropFront();
-  next_device_ = next.device + 1 < devices_.size() ? next.device + 1 : 0;
-  DeviceSlot& device = devices_[next.device];
-  if (device.reader->has_packet()) {
-    device.reader->DropFront();
+  if (next.device == nullptr) return again_.DropFront();
+  const auto device = static_cast<size_t>(next.device - devices_.data());
+  next_device_ = device + 1 < devices_.size() ? device + 1 : 0;
+  if (next.device->reader->has_packet()) {
+    next.device->reader->DropFront();
   } else {
-    device.config_packet.reset();
+    next.device->config_packet.reset();
   }
 }
 
 absl::Status SourceWorker::SendPackets() {
   lanes_wanted_ = false;
-  while (const std::optional<Next> next = FindNext()) {
-    const int lane = schedule_.Pick(next->payload_bytes, now_, ending_);
+  for (Next next = FindNext(); next.packet != nullptr; next = FindNext()) {
+    const int lane = schedule_.Pick(next.packet->header.payload_bytes, now_, ending_);
     if (lane < 0) {
       lanes_wanted_ = true;
       break;
     }
-    GODWIT_ASSIGN_OR_RETURN(Packet* const packet, Look(*next));
+    if (next.device == nullptr) GODWIT_RETURN_IF_ERROR(MakeReadyAgain());
     const auto at = static_cast<size_t>(lane);
     LaneSlot& slot = lane_slots_[at];
     Buffer& buffer = slot.burst[slot.burst_packets];
     PacketHeader& header = slot.burst_headers[slot.burst_packets];
     ++slot.burst_packets;
-    buffer = std::move(packet->buffer);
-    header = packet->header;
-    Drop(*next);
+    buffer = std::move(next.packet->buffer);
+    header = next.packet->header;
+    Drop(next);
 
     header.lane_sequence = LaneCount(slot.generation, schedule_.sent_packets(at));
     PacketSeal* const seal = SealOf(at);
@@ -315,10 +309,11 @@ void SourceWorker::CountSent(size_t lane, const PacketHeader& header, size_t pay
 // To be sent again, on whichever lane.
 void SourceWorker::SendAgain(size_t lane, Packet packet) { again_.Push({lane, std::move(packet)}); }
 
-// Its buffer holds what went out, sealed or not; what goes out next has another epoch.
-absl::StatusOr<Packet*> SourceWorker::LookAtAgain() {
-  const Again& again = again_.front();
-  Packet& packet = again_.front().packet;
+// The first that is to be sent again: its buffer holds what went out, sealed or not; what goes out
+// next has another epoch.
+absl::Status SourceWorker::MakeReadyAgain() {
+  Again& again = again_.front();
+  Packet& packet = again.packet;
   if (packet.header.sealed) {
     const absl::Status opened = seal().Open(static_cast<uint16_t>(again.lane), packet.buffer);
     if (!opened.ok()) {
@@ -327,8 +322,7 @@ absl::StatusOr<Packet*> SourceWorker::LookAtAgain() {
                        " has changed in this host's memory since it was sealed"));
     }
   }
-  GODWIT_RETURN_IF_ERROR(NextEpoch(packet.header));
-  return &packet;
+  return NextEpoch(packet.header);
 }
 
 // Returns whether anything came back.
@@ -338,10 +332,11 @@ bool SourceWorker::CollectSent(size_t lane) {
   size_t count = 0;
   do {
     count = lanes()[lane]->PollSent(absl::MakeSpan(returned_));
-    any |= count > 0;
+    if (count == 0) break;
+    any = true;
+    schedule_.Returned(lane, count);
     for (Buffer& returned : absl::MakeSpan(returned_).first(count)) {
       Buffer buffer = std::move(returned);
-      schedule_.Returned(lane);
       const Sent& sent = slot.with_lane.front();
       if (trace() != nullptr) TraceReturn(lane, sent);
       if (slot.freed_packets < slot.receipted_packets) {

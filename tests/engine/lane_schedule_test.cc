@@ -65,7 +65,7 @@ class LaneScheduleTest : public testing::Test {
     const auto [at, receipt] = *receipts_.begin();
     receipts_.erase(receipts_.begin());
     now_ = at;
-    schedule_->Returned(receipt.lane);
+    schedule_->Returned(receipt.lane, 1);
     schedule_->Receipted(receipt.lane, 1, now_);
     loaded_[receipt.index] = true;
     while (loaded_packets_ < loaded_.size() && loaded_[loaded_packets_]) ++loaded_packets_;
@@ -243,7 +243,7 @@ TEST_F(LaneScheduleTest, ALaneThatWasMadeAgainCarriesOnePacketUntilItsReceipt) {
   ASSERT_EQ(Pick(kMiB), 1);
   schedule_->Sent(1, kMiB, now_);
   EXPECT_EQ(Pick(kMiB), -1);
-  schedule_->Returned(1);
+  schedule_->Returned(1, 1);
   EXPECT_EQ(Pick(kMiB), -1);
   schedule_->Receipted(1, 1, now_);
   EXPECT_EQ(Pick(kMiB), 1);
@@ -259,7 +259,7 @@ TEST_F(LaneScheduleTest, ALaneIsFullUntilItsTransportIsDoneToo) {
   schedule_->Receipted(0, kQueuePackets, now_);
   EXPECT_EQ(schedule_->under_way(0), kQueuePackets);
   EXPECT_EQ(Pick(kMiB), -1);
-  schedule_->Returned(0);
+  schedule_->Returned(0, 1);
   EXPECT_EQ(Pick(kMiB), 0);
 }
 
