@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <thread>
@@ -167,21 +168,25 @@ void SessionBase::SetPhase(SessionPhase phase) {
   observer_.OnPhase(phase);
 }
 
-absl::Status SessionBase::WaitForEvents(const std::vector<pollfd>& more) {
+absl::Status SessionBase::WaitForEvents(std::vector<pollfd>* more) {
   const absl::Status waited = WaitForNews(more);
   GODWIT_RETURN_IF_ERROR(CheckCancelled());
   return waited;
 }
 
-absl::Status SessionBase::WaitForNews(const std::vector<pollfd>& more) {
+absl::Status SessionBase::WaitForNews(std::vector<pollfd>* more) {
   std::vector<pollfd> fds = {{events_->fd(), POLLIN, 0}, {cancel_->fd(), POLLIN, 0}};
   if (channel_ != nullptr) {
     const short writable = channel_->wants_write() ? POLLOUT : 0;
     fds.push_back({channel_->fd(), static_cast<short>(POLLIN | writable), 0});
   }
-  fds.insert(fds.end(), more.begin(), more.end());
+  const size_t ours = fds.size();
+  if (more != nullptr) fds.insert(fds.end(), more->begin(), more->end());
   const bool probe_due = channel_ != nullptr && channel_->probe_due();
   ::poll(fds.data(), fds.size(), probe_due ? static_cast<int>(kProbeInterval.count()) : kTickMs);
+  if (more != nullptr) {
+    std::copy(fds.begin() + static_cast<ptrdiff_t>(ours), fds.end(), more->begin());
+  }
   events_->Clear();
   if (fds[1].revents != 0) {
     cancel_->Clear();  // who goes on all the same must be able to sleep
@@ -205,10 +210,10 @@ absl::StatusOr<std::optional<control::ControlMessage>> SessionBase::Receive() {
   auto message = channel_->Receive();
   if (message.ok() && message->has_value() && (*message)->has_abort()) {
     peer_gave_up_ = true;
-    return absl::AbortedError(absl::StrCat("peer ", channel_->peer(),
-                                           " gave up: ", Printable((*message)->abort().reason())));
+    message = absl::AbortedError(absl::StrCat(
+        "peer ", channel_->peer(), " gave up: ", Printable((*message)->abort().reason())));
   }
-  return message;
+  return message;  // always the same one: no move
 }
 
 absl::Status SessionBase::OutOfTurn(const control::ControlMessage& message) {

@@ -54,11 +54,12 @@ class SessionBase {
   Notifier& events() { return *events_; }
 
   // Sleeps until the channel, events(), Cancel() or one of `more` has something, or the next tick
-  // is due; then does the tick. An error is the channel's or Cancelled.
-  absl::Status WaitForEvents(const std::vector<pollfd>& more = {});
+  // is due; then does the tick. `more` has its revents then. An error is the channel's or
+  // Cancelled.
+  absl::Status WaitForEvents(std::vector<pollfd>* more = nullptr);
   // The same for when it is too late to cancel: Cancelled only if Cancel() was called since the
   // last wait.
-  absl::Status WaitForNews(const std::vector<pollfd>& more = {});
+  absl::Status WaitForNews(std::vector<pollfd>* more = nullptr);
   // Sleeps for `time`, or until Cancel() is called, which is then an error.
   absl::Status Pause(std::chrono::milliseconds time);
   // Tells the observer and the trace what steps_ has; returns what the slowest took.

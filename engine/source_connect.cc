@@ -191,7 +191,7 @@ absl::StatusOr<control::ControlMessage> SourceSession::Impl::AwaitLanes() {
       GODWIT_RETURN_IF_ERROR(opener_->Tend([this] { KeepAlive(); }));
       opener_->AddPollFds(fds);
     }
-    GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
+    GODWIT_RETURN_IF_ERROR(WaitForEvents(&fds));
   }
 }
 

@@ -57,7 +57,7 @@ absl::Status TargetSession::Impl::WaitForPeer() {
     if (!call.has_value()) {
       std::vector<pollfd> fds;
       callers_->AddPollFds(fds);
-      GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
+      GODWIT_RETURN_IF_ERROR(WaitForEvents(&fds));
       continue;
     }
     if (const absl::Status hello = CheckHello(call->first); !hello.ok()) {
@@ -232,7 +232,7 @@ absl::Status TargetSession::Impl::AcceptTcpLanes() {
       if (message.has_value()) return OutOfTurn(*message);
       std::vector<pollfd> fds;
       rendezvous_->AddPollFds(fds);
-      GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
+      GODWIT_RETURN_IF_ERROR(WaitForEvents(&fds));
       continue;
     }
     Rendezvous::Arrival taken = *std::move(*arrival);

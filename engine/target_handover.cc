@@ -60,7 +60,7 @@ absl::Status TargetSession::Impl::AwaitCommit() {
     }
     std::vector<pollfd> fds;
     callers_->AddPollFds(fds);
-    const absl::Status waited = WaitForEvents(fds);
+    const absl::Status waited = WaitForEvents(&fds);
     // A Commit that is here already comes before a Cancel(): the source will not run again.
     if (absl::IsCancelled(waited)) {
       if (channel_ == nullptr) return waited;
@@ -142,7 +142,7 @@ void TargetSession::Impl::Answer(const control::ControlMessage& outcome) {
     }
     std::vector<pollfd> fds;
     callers_->AddPollFds(fds);
-    if (absl::IsCancelled(WaitForNews(fds))) return;
+    if (absl::IsCancelled(WaitForNews(&fds))) return;
   }
 }
 

@@ -117,12 +117,13 @@ class TargetSession::Impl final : public SessionBase {
   bool statistics_ready_ ABSL_GUARDED_BY(statistics_mutex_) = false;
   SessionStatistics last_statistics_ ABSL_GUARDED_BY(statistics_mutex_);  // then
 
-  bool resuming_ = false;   // a device may have left RUNNING
-  bool promised_ = false;   // Loaded was sent: the source may have committed
-  bool committed_ = false;  // it has
-  bool owner_ = false;      // the devices run here, and the VM is ours
-  bool in_doubt_ = false;   // they should not run here, and one may
-  control::Receipts last_receipts_;
+  bool resuming_ = false;             // a device may have left RUNNING
+  bool promised_ = false;             // Loaded was sent: the source may have committed
+  bool committed_ = false;            // it has
+  bool owner_ = false;                // the devices run here, and the VM is ours
+  bool in_doubt_ = false;             // they should not run here, and one may
+  control::ControlMessage receipts_;  // as they were last sent
+  bool arrivals_ = true;              // who connects may have something for us
   Clock::Duration connected_at_{0};
   Clock::Duration ready_at_{0};
   uint64_t progress_bytes_seen_ = 0;

@@ -31,6 +31,7 @@ absl::Status TargetSession::Impl::Load() {
       // as many as lanes.
       KeepAlive();
       GODWIT_RETURN_IF_ERROR(CheckCancelled());
+      arrivals_ = true;
       GODWIT_RETURN_IF_ERROR(FollowLanes());
       GODWIT_RETURN_IF_ERROR(SendReceipts());
       continue;
@@ -43,7 +44,9 @@ absl::Status TargetSession::Impl::Load() {
     GODWIT_RETURN_IF_ERROR(CheckProgress());
     std::vector<pollfd> fds;
     rendezvous_->AddPollFds(fds);
-    GODWIT_RETURN_IF_ERROR(WaitForEvents(fds));
+    GODWIT_RETURN_IF_ERROR(WaitForEvents(&fds));
+    // One that has said too little may have had its time.
+    arrivals_ |= fds.size() > 1 || fds[0].revents != 0;
   }
   loaded_at_ = Clock::Steady().Now();
   worker_->SpinFor(Clock::Duration(0));
@@ -57,13 +60,14 @@ absl::Status TargetSession::Impl::Load() {
 // Takes lanes that the source has made again, and tells of those that came and went.
 absl::Status TargetSession::Impl::FollowLanes() {
   // Not all of them: who connects faster than they are turned away must not keep the session.
-  for (size_t heard = 0; heard < kArrivalsARound; ++heard) {
+  for (size_t heard = 0; arrivals_ && heard < kArrivalsARound; ++heard) {
     auto arrival = rendezvous_->Next();
     if (!arrival.ok()) {
       strangers_.Tell(absl::StrCat("turned away ", arrival.status().message()));
       continue;
     }
-    if (!arrival->has_value()) break;
+    arrivals_ = arrival->has_value();
+    if (!arrivals_) break;
     Rendezvous::Arrival taken = *std::move(*arrival);
     const LaneHello& lane = taken.lane;
     // A greeting that was heard before makes no lane.
@@ -144,27 +148,26 @@ absl::Status TargetSession::Impl::LoaderFailure() const {
 }
 
 absl::Status TargetSession::Impl::SendReceipts() {
-  control::ControlMessage message;
-  control::Receipts& receipts = *message.mutable_receipts();
-  bool news = false;
+  control::Receipts& receipts = *receipts_.mutable_receipts();
+  bool news = receipts.lane_packets_size() == 0;  // the first
+  if (news) {
+    receipts.mutable_lane_packets()->Resize(static_cast<int>(lane_count_), 0);
+    receipts.mutable_device_packets()->Resize(static_cast<int>(windows_.size()), 0);
+    receipts.mutable_device_bytes()->Resize(static_cast<int>(windows_.size()), 0);
+  }
   for (uint32_t i = 0; i < lane_count_; ++i) {
-    receipts.add_lane_packets(worker_->lane_counters(i).receipt.load(std::memory_order_relaxed));
-    news |= i >= static_cast<uint32_t>(last_receipts_.lane_packets_size()) ||
-            receipts.lane_packets(static_cast<int>(i)) !=
-                last_receipts_.lane_packets(static_cast<int>(i));
+    const uint64_t packets = worker_->lane_counters(i).receipt.load(std::memory_order_relaxed);
+    uint64_t& sent = *receipts.mutable_lane_packets()->Mutable(static_cast<int>(i));
+    news |= std::exchange(sent, packets) != packets;
   }
   for (size_t i = 0; i < windows_.size(); ++i) {
-    const uint32_t loaded_packets = windows_[i]->loaded_packets();
-    loaders_[i]->AnnouncedLoaded(loaded_packets);
-    receipts.add_device_packets(loaded_packets);
-    receipts.add_device_bytes(loaders_[i]->loaded_bytes());
-    news |= i >= static_cast<size_t>(last_receipts_.device_packets_size()) ||
-            receipts.device_packets(static_cast<int>(i)) !=
-                last_receipts_.device_packets(static_cast<int>(i));
+    const uint32_t packets = windows_[i]->loaded_packets();
+    loaders_[i]->AnnouncedLoaded(packets);
+    uint32_t& sent = *receipts.mutable_device_packets()->Mutable(static_cast<int>(i));
+    news |= std::exchange(sent, packets) != packets;
+    receipts.set_device_bytes(static_cast<int>(i), loaders_[i]->loaded_bytes());
   }
-  if (!news) return absl::OkStatus();
-  last_receipts_ = receipts;
-  return channel_->Send(message);
+  return news ? channel_->Send(receipts_) : absl::OkStatus();
 }
 
 Clock::Duration TargetSession::Impl::LaneFinishLag() const {

@@ -293,9 +293,8 @@ bool TargetWorker::StreamsComplete() const {
 }
 
 // A receipt for every few packets while they stream in, and at once when they stop, or when there
-// are enough to tell of. With queue
-// pairs the look before a sleep shows that; a TCP lane may have had no receive under way in the
-// first look at which nothing comes, and is looked at twice.
+// are enough to tell of. With queue pairs the look before a sleep shows that; a TCP lane may have
+// had no receive under way in the first look at which nothing comes, and is looked at twice.
 bool TargetWorker::LooksAgain(bool received_over_tcp) {
   if (received_over_tcp) {
     looked_again_ = false;
