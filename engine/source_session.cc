@@ -106,11 +106,13 @@ absl::Status SourceSession::Impl::Stream() {
   progress_at_ = Clock::Steady().Now();
   if (early_loaded_.has_value()) return TakeLoaded(*early_loaded_);
   while (true) {
-    GODWIT_ASSIGN_OR_RETURN(std::optional<control::ControlMessage> message, Receive());
-    if (message.has_value()) {
-      if (message->has_loaded()) return TakeLoaded(message->loaded());
-      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
-      if (!taken) return OutOfTurn(*message);
+    const auto received = Receive();
+    if (!received.ok()) return received.status();
+    if (received->has_value()) {
+      const control::ControlMessage& message = **received;
+      if (message.has_loaded()) return TakeLoaded(message.loaded());
+      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(message));
+      if (!taken) return OutOfTurn(message);
       // A target that sends nothing else must not keep us from hearing of a Cancel().
       GODWIT_RETURN_IF_ERROR(CheckCancelled());
       continue;

@@ -137,14 +137,16 @@ absl::Status ControlChannel::Fail(absl::Status status) {
 
 absl::Status ControlChannel::Send(const control::ControlMessage& message) {
   if (!status_.ok()) return status_;
-  const std::string bytes = message.SerializeAsString();
-  GODWIT_CHECK(bytes.size() <= kControlMessageBytesMax);
-  if (outbox_.size() + waiting_.size() + kLengthBytes + bytes.size() > kOutboxBytesMax) {
+  const size_t bytes = message.ByteSizeLong();
+  GODWIT_CHECK(bytes <= kControlMessageBytesMax);
+  if (outbox_.size() + waiting_.size() + kLengthBytes + bytes > kOutboxBytesMax) {
     return Fail(absl::UnavailableError("it has stopped reading the control channel"));
   }
   std::string& out = tls_ == nullptr ? outbox_ : waiting_;
-  AppendBigEndian32(out, static_cast<uint32_t>(bytes.size()));
-  out.append(bytes);
+  AppendBigEndian32(out, static_cast<uint32_t>(bytes));
+  const size_t at = out.size();
+  out.resize(at + bytes);
+  message.SerializeWithCachedSizesToArray(reinterpret_cast<uint8_t*>(&out[at]));
   last_sent_ = clock_.Now();
   return Flush();
 }
@@ -271,6 +273,15 @@ absl::Status ControlChannel::PeerClosed() {
 }
 
 absl::StatusOr<std::optional<control::ControlMessage>> ControlChannel::Receive() {
+  // Parsed where the caller gets it.
+  absl::StatusOr<std::optional<control::ControlMessage>> received =
+      std::optional<control::ControlMessage>();
+  const absl::Status status = ReceiveInto(*received);
+  if (!status.ok()) received = status;
+  return received;
+}
+
+absl::Status ControlChannel::ReceiveInto(std::optional<control::ControlMessage>& message) {
   if (!status_.ok()) return status_;
   GODWIT_RETURN_IF_ERROR(ReadSome());
   // The handshake goes on by itself.
@@ -285,18 +296,18 @@ absl::StatusOr<std::optional<control::ControlMessage>> ControlChannel::Receive()
                                                           kControlMessageBytesMax)));
     }
     if (inbox_.size() < kLengthBytes + bytes) break;
-    control::ControlMessage message;
-    const bool parsed = ParseQuietly(inbox_.data() + kLengthBytes, bytes, message);
+    message.emplace();
+    const bool parsed = ParseQuietly(inbox_.data() + kLengthBytes, bytes, *message);
     inbox_.erase(0, kLengthBytes + bytes);
-    if (!parsed || message.message_case() == control::ControlMessage::MESSAGE_NOT_SET) {
+    if (!parsed || message->message_case() == control::ControlMessage::MESSAGE_NOT_SET) {
       return Fail(absl::InvalidArgumentError(
           absl::StrCat("it sent a control message of ", bytes, " bytes that does not parse")));
     }
-    if (message.message_case() != control::ControlMessage::kPing) return message;
-    GODWIT_RETURN_IF_ERROR(TakePing(message.ping().question(), message.ping().answer()));
+    if (message->message_case() != control::ControlMessage::kPing) return absl::OkStatus();
+    GODWIT_RETURN_IF_ERROR(TakePing(message->ping().question(), message->ping().answer()));
+    message.reset();
   }
-  if (peer_closed_) return PeerClosed();
-  return std::nullopt;
+  return peer_closed_ ? PeerClosed() : absl::OkStatus();
 }
 
 absl::Status ControlChannel::Tick() {

@@ -125,6 +125,7 @@ class ControlChannel {
 
  private:
   absl::Status Fail(absl::Status status);
+  absl::Status ReceiveInto(std::optional<control::ControlMessage>& message);
   absl::Status TakePing(uint64_t question, uint64_t answer);
   absl::Status ReadSome();
   absl::Status TakeWire(absl::string_view bytes);
