@@ -13,8 +13,9 @@ inline constexpr uint32_t kWindowPacketsMax = 4096;
 inline constexpr uint32_t kQueuePacketsMin = 4;
 inline constexpr uint32_t kQueuePacketsMax = 256;
 inline constexpr uint32_t kChainPacketsMax = 8;
-// Receives that a TCP lane needs: the message that is coming in, and the next.
-inline constexpr uint32_t kTcpReceivePackets = 2;
+// Receives that a TCP lane needs: the message that is coming in. The next one waits in the socket
+// until this one has been taken; and the buffer that is free by then is in the near caches.
+inline constexpr uint32_t kTcpReceivePackets = 1;
 
 // REQUIRES (both): devices, lanes and packet_bytes within the limits of docs/wire-format.md.
 struct TargetBudget {

@@ -220,6 +220,7 @@ class SourceWorker final : public WorkerBase {
   void TakeOrders();
   absl::Status TakeReceipts();
   void ReadAtOnce();
+  bool EnoughToSend() const;
   absl::Status PumpReaders();
   void PumpReader(size_t device);
   size_t NextPacketBytes() const;
@@ -257,6 +258,7 @@ class SourceWorker final : public WorkerBase {
   Clock::Duration now_{0};  // as last looked
   size_t next_device_ = 0;
   bool lanes_wanted_ = false;   // a packet waits for a lane
+  bool sends_first_ = false;    // before anything more is read at once
   bool look_again_ = false;     // another round has something to do
   bool reads_at_once_ = false;  // some reader does, or did
   bool ending_ = false;         // packets get smaller, so that lanes end together

@@ -76,10 +76,27 @@ absl::Status SourceWorker::TakeReceipts() {
   return absl::OkStatus();
 }
 
+// Whether each lane has a packet to send, and the only one two: what is read now would leave this
+// processor's cache before its turn comes. The sockets have what bridges the gap.
+bool SourceWorker::EnoughToSend() const {
+  size_t lanes = 0;
+  size_t packets = 0;
+  for (const LaneSlot& slot : lane_slots_) {
+    if (!slot.up) continue;
+    if (slot.with_lane.empty()) return false;
+    ++lanes;
+    packets += slot.with_lane.size();
+  }
+  return packets >= std::max<size_t>(lanes, 2);
+}
+
 // One packet, when there is no other that may go: what has been read goes out while it is in this
 // processor's cache. Devices in turn, as FindNext() takes them.
 void SourceWorker::ReadAtOnce() {
+  sends_first_ = false;
   if (!reads_at_once_ || FindNext().packet != nullptr) return;
+  sends_first_ = EnoughToSend();
+  if (sends_first_) return;
   for (size_t tried = 0; tried < devices_.size(); ++tried) {
     StateReader* const reader = devices_[(next_device_ + tried) % devices_.size()].reader.get();
     // One that has a packet waits for its window.
@@ -370,7 +387,7 @@ void SourceWorker::NoteRest(size_t lane) {
 // After SendPackets(): either no lane has room that is worth using, which is waiting for lanes and
 // not counted here, or what there is may not be sent, or there is nothing.
 void SourceWorker::NoteWaits() {
-  if (lanes_wanted_) {
+  if (lanes_wanted_ || sends_first_) {
     starved_.Set(false);
     stalled_.Set(false);
     return;

@@ -409,6 +409,40 @@ TEST_F(SourceWorkerTest, FilesInMemoryAreReadInTurnAndNoFurtherThanThePacketThat
   for (const uint32_t packets : next_index) EXPECT_EQ(packets, kPacketsAFile + 1);
 }
 
+// What is read goes out while it is in the processor's cache.
+TEST_F(SourceWorkerTest, AFileInMemoryIsReadNoFurtherThanEachLaneHasSomethingToSend) {
+  const Watchdog watchdog("lanes that send slowly");
+  struct Case {
+    size_t lanes;
+    uint64_t packets;
+  };
+  for (const Case& wanted : {Case{1, 2}, Case{2, 2}, Case{3, 3}}) {
+    SCOPED_TRACE(wanted.lanes);
+    std::array<Wire, 3> wires;
+    std::vector<std::unique_ptr<Lane>> lanes;
+    for (size_t i = 0; i < wanted.lanes; ++i) {
+      wires.at(i).Hold(true);
+      lanes.push_back(std::make_unique<WireLane>(wires.at(i), /*breaks=*/false));
+    }
+    Start(std::move(lanes), /*chain_packets=*/4, /*queue_packets=*/8, kWindowPackets,
+          /*devices=*/1, /*at_once_bytes=*/kPacketBytes);
+    UniqueFd file(::memfd_create("endless", MFD_CLOEXEC));
+    ASSERT_EQ(::ftruncate(file.get(), off_t{1} << 40), 0);
+    worker_->Open(0, std::move(file), DeviceState::kStopCopy, nullptr);
+    const auto sent = [&] { return wires[0].packets() + wires[1].packets() + wires[2].packets(); };
+    while (sent() < wanted.packets && !worker_->failed()) std::this_thread::yield();
+    Rounds(wires[0], 50);
+    EXPECT_EQ(sent(), wanted.packets);
+    EXPECT_EQ(worker_->device_counters(0).read_packets.load(), wanted.packets);
+    EXPECT_EQ(worker_->starved_since().count(), 0) << "lanes that are sending have what they need";
+    // The first has sent its own, and is measured or not, gets the next.
+    wires[0].Hold(false);
+    while (sent() < wanted.packets + 4 && !worker_->failed()) Rounds(wires[0], 1);
+    EXPECT_FALSE(worker_->failed()) << worker_->status();
+    worker_->Stop();
+  }
+}
+
 // It is the lanes that are slow then, not the target.
 TEST_F(SourceWorkerTest, APacketThatWaitsForAFasterLaneIsNoStall) {
   const Watchdog watchdog("a slow lane");
