@@ -1,4 +1,4 @@
-// floor [--connections N] [--packet-bytes N] SOURCE TARGET
+// floor [--connections N] [--packet-bytes N] [--processors any|apart] SOURCE TARGET
 //
 // The least that moving a file over TCP can cost with blocking calls: pread, send, recv, pwrite and
 // nothing else. One process a side, one thread a connection and side, no order across connections,
@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ struct Job {
   int file;
   size_t packet_bytes;
   off_t file_bytes;
+  int apart;
   void (*move)(const struct Job* job, char* packet, off_t at, size_t bytes);
 };
 
@@ -144,12 +146,26 @@ static void Connect(int connections, int* senders, int* receivers) {
   close(listener);
 }
 
+// The first or the second of the processors that this process may run on, if it has two.
+static void StayOnProcessor(int place) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) Die("sched_getaffinity");
+  size_t at = 0;
+  for (int left = place % CPU_COUNT(&allowed); !CPU_ISSET(at, &allowed) || left-- > 0; ++at) {
+  }
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(at, &one);
+  if (sched_setaffinity(0, sizeof(one), &one) != 0) Die("sched_setaffinity");
+}
+
 static pid_t StartSide(const struct Job* job, const int* sockets, const int* others, double* began,
                        double* ended) {
   const pid_t child = fork();
   if (child < 0) Die("fork");
   if (child > 0) return child;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (job->apart) StayOnProcessor(job->move == Send ? 0 : 1);
   for (int i = 0; i < job->connections; ++i) close(others[i]);
   if (began != NULL) *began = Now();
   RunSide(job, sockets);
@@ -182,12 +198,16 @@ int main(int argc, char** argv) {
       job.connections = (int)Number(argv[at + 1], 1, kConnectionsMax, argv[at]);
     } else if (strcmp(argv[at], "--packet-bytes") == 0) {
       job.packet_bytes = (size_t)Number(argv[at + 1], 1, kPacketBytesMax, argv[at]);
-    } else {
+    } else if (strcmp(argv[at], "--processors") == 0 && strcmp(argv[at + 1], "apart") == 0) {
+      job.apart = 1;
+    } else if (strcmp(argv[at], "--processors") != 0 || strcmp(argv[at + 1], "any") != 0) {
       break;
     }
   }
   if (argc - at != 2 || argv[at][0] == '-') {
-    fprintf(stderr, "usage: floor [--connections N] [--packet-bytes N] SOURCE TARGET\n");
+    fprintf(stderr,
+            "usage: floor [--connections N] [--packet-bytes N] [--processors any|apart] "
+            "SOURCE TARGET\n");
     return 2;
   }
   struct stat source_info;

@@ -50,9 +50,14 @@ class Results:
     def __init__(self, data):
         self.data = data
         self.rounds = data["rounds"]
-        self.by_key = {}
+        runs = {}
         for sample in data["samples"]:
-            self.by_key.setdefault(sample["key"], {})[sample["round"]] = sample["result"]
+            runs.setdefault((sample["key"], sample["round"]), []).append(sample["result"])
+        self.by_key = {}
+        for (key, round_), results in runs.items():
+            # What is run several times in a round counts once.
+            self.by_key.setdefault(key, {})[round_] = results[0] if len(results) == 1 else \
+                sorted(results, key=rate)[len(results) // 2]
 
     @staticmethod
     def read(path):

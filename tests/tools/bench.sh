@@ -17,7 +17,7 @@ hang_s=250
 readonly page=$scratch/page results=$scratch/page/performance/results.json
 run quick "$BENCH" --quick --build "$BUILD" --page "$page"
 check_code "--quick" "$code" 0 quick.err
-keys=(floor/connections={1,2,4,16} godwit/lanes={1,2,4,16}/crc={on,off} packet_bytes={65536,262144,4194304,8388528}
+keys=(floor/connections={1,2,4,16} floor/connections={1,2}/apart godwit/lanes={1,2,4,16}/crc={on,off} packet_bytes={65536,262144,4194304,8388528}
   devices={1,8,64} files={1,8,64} session switchover micro)
 peers=(socat dd-nc mbuffer iperf3/connections={1,4} ucx/test={tag,stream}_bw qemu/channels={2,4,8})
 has_sample() { jq --exit-status --arg key "$1" '[.samples[] | select(.key == $key)] | length == 1' "$results" > /dev/null; }
