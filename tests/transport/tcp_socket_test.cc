@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/processors.h"
+
 namespace godwit {
 namespace {
 
@@ -180,12 +182,13 @@ TEST(TcpSocketTest, TunesALoopbackConnectionForSpeed) {
   uint64_t pacing_max = ~uint64_t{0};  // not paced
   length = sizeof(pacing_max);
   ASSERT_EQ(::getsockopt(pair.near.get(), SOL_SOCKET, SO_MAX_PACING_RATE, &pacing_max, &length), 0);
-  EXPECT_NE(pacing_max, ~uint64_t{0});
+  const bool several_processors = ProcessorsToRunOn() > 1;
+  EXPECT_EQ(pacing_max != ~uint64_t{0}, several_processors);
   EXPECT_GT(pacing_max, uint64_t{1} << 40) << "a bound that a lane could reach";
   int unsent_max = 0;
   length = sizeof(unsent_max);
   ASSERT_EQ(::getsockopt(pair.near.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_max, &length), 0);
-  EXPECT_EQ(unsent_max, 1 << 20);
+  EXPECT_EQ(unsent_max == 1 << 20, several_processors);
 }
 
 TEST(TcpSocketTest, TuningALocalSocketDoesNoHarm) {

@@ -18,6 +18,7 @@
 #include <memory>
 
 #include "base/errno_status.h"
+#include "base/processors.h"
 #include "base/status_macros.h"
 
 namespace godwit {
@@ -161,7 +162,7 @@ absl::Status MoveAll(int socket, size_t bytes, short events, Deadline deadline, 
 // What waits in a socket's queues has left the near caches when it is received: on loopback, which
 // has no delay to fill, as little as possible. Paced at whatever rate the window allows (1.2
 // windows a round trip, tcp_update_pacing_rate() of Linux) a sender does not put out a whole window
-// at once; and it sleeps while a packet's worth has not been sent.
+// at once; and it sleeps while a MiB has not been sent.
 void KeepSocketsShort(int socket) {
   constexpr uint64_t kAnyRate = uint64_t{1} << 62;  // bytes a second; all ones: not paced
   static_cast<void>(
@@ -299,7 +300,8 @@ void TuneLaneSocket(int socket) {
   const int on = 1;
   static_cast<void>(::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
   if (!SameHost(local, peer)) return;
-  KeepSocketsShort(socket);
+  // On one processor what waits lets one end go on before the other has to.
+  if (ProcessorsToRunOn() > 1) KeepSocketsShort(socket);
   // One that paces by what it has measured, like bbr, makes loopback slow.
   for (const absl::string_view name : {"cubic", "reno"}) {
     if (::setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, name.data(),

@@ -49,9 +49,9 @@ absl::StatusOr<UniqueFd> AcceptTcp(int listener, Deadline deadline);
 std::string PeerText(int socket);
 
 // Makes a connected socket fit for a lane: blocking mode (io_uring then waits by itself), no
-// delay; and between two addresses of this host a congestion control that is quick there, and little
-// that waits in the sockets. Their buffers' sizes are left to the kernel, which chooses them better.
-// Never fails: at worst the lane is slower.
+// delay; and between two addresses of this host a congestion control that is quick there, and
+// little that waits in the sockets. Their buffers' sizes are left to the kernel, which chooses them
+// better. Never fails: at worst the lane is slower.
 void TuneLaneSocket(int socket);
 
 // Reads or writes all of `bytes` by `deadline`, whatever the socket's mode. DeadlineExceeded and
