@@ -56,7 +56,7 @@ class PingWorker final : public WorkerBase {
         counters_(lanes) {}
   absl::Status SetUp() override;
   absl::StatusOr<bool> Step() override;
-  absl::StatusOr<bool> LookAgain(LaneSet /*lanes*/) override { return Step(); }
+  absl::StatusOr<bool> LookAtArmed(LaneSet /*lanes*/) override { return Step(); }
   void BeginTearDown() override {}
   bool Idle() override { return true; }
   void TearDown() override {}

@@ -211,7 +211,7 @@ class SourceWorker final : public WorkerBase {
                const Notifier& events);
   absl::Status SetUp() override;
   absl::StatusOr<bool> Step() override;
-  absl::StatusOr<bool> LookAgain(LaneSet lanes) override;
+  absl::StatusOr<bool> LookAtArmed(LaneSet lanes) override;
   void BeginTearDown() override;
   bool Idle() override;
   void TearDown() override;

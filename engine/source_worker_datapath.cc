@@ -31,7 +31,7 @@ absl::StatusOr<bool> SourceWorker::Step() {
 }
 
 // They are queue pairs. What has failed is told of in the next round.
-absl::StatusOr<bool> SourceWorker::LookAgain(LaneSet lanes) {
+absl::StatusOr<bool> SourceWorker::LookAtArmed(LaneSet lanes) {
   bool found = false;
   for (const size_t lane : lanes) {
     found |= CollectSent(lane) || !this->lanes()[lane]->status().ok();
@@ -77,7 +77,8 @@ absl::Status SourceWorker::TakeReceipts() {
 }
 
 // Whether each lane has a packet to send, and the only one two: what is read now would leave this
-// processor's cache before its turn comes. The sockets have what bridges the gap.
+// processor's cache before its turn comes. (Of what was sent before, the sockets still have some:
+// they go on.)
 bool SourceWorker::EnoughToSend() const {
   size_t lanes = 0;
   size_t packets = 0;
@@ -90,8 +91,9 @@ bool SourceWorker::EnoughToSend() const {
   return packets >= std::max<size_t>(lanes, 2);
 }
 
-// One packet, when there is no other that may go: what has been read goes out while it is in this
-// processor's cache. Devices in turn, as FindNext() takes them.
+// One packet, when there is no other that may go and the lanes have not enough to send: what has
+// been read goes out while it is in this processor's cache. Devices in turn, as FindNext() takes
+// them.
 void SourceWorker::ReadAtOnce() {
   sends_first_ = false;
   if (!reads_at_once_ || FindNext().packet != nullptr) return;
@@ -384,8 +386,9 @@ void SourceWorker::NoteRest(size_t lane) {
   SetResting(lane, slot.up && all_back && !waited_for && lanes()[lane]->status().ok());
 }
 
-// After SendPackets(): either no lane has room that is worth using, which is waiting for lanes and
-// not counted here, or what there is may not be sent, or there is nothing.
+// After SendPackets(): either no lane has room that is worth using, or they have enough to send,
+// which is waiting for lanes and not counted here; or what there is may not be sent, or there is
+// nothing.
 void SourceWorker::NoteWaits() {
   if (lanes_wanted_ || sends_first_) {
     starved_.Set(false);

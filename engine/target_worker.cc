@@ -73,6 +73,7 @@ void TargetWorker::RemakeLane(NewLane made) {
 }
 
 void TargetWorker::SetReceiptPackets(uint32_t packets, bool hold) {
+  // (A source that can spare none has a long way to us, on which we are idle again and again.)
   const uint32_t most = packets_a_receipt_.load(std::memory_order_relaxed);
   packets_a_receipt_.store(std::min(most, packets >= 2 ? packets : packets_a_lane_),
                            std::memory_order_relaxed);
@@ -165,7 +166,7 @@ absl::StatusOr<bool> TargetWorker::Step() {
 }
 
 // They are queue pairs, all with an fd. What has failed is told of in the next round.
-absl::StatusOr<bool> TargetWorker::LookAgain(LaneSet lanes) {
+absl::StatusOr<bool> TargetWorker::LookAtArmed(LaneSet lanes) {
   bool found = false;
   for (const size_t lane : lanes) {
     GODWIT_ASSIGN_OR_RETURN(const size_t received, ReceiveFrom(lane));
@@ -207,8 +208,11 @@ absl::StatusOr<size_t> TargetWorker::ReceiveFrom(size_t lane) {
   if (count == 0) return 0;
   const Clock::Duration now = Clock::Steady().Now();
   for (size_t i = 0; i < count; ++i) {
-    absl::Status accepted;
-    if (lane_slots_[lane].up) accepted = Accept(lane, std::move(received_[i]), now);
+    if (!lane_slots_[lane].up) {  // what was under way when it went down
+      received_[i] = Buffer();
+      continue;
+    }
+    const absl::Status accepted = Accept(lane, std::move(received_[i]), now);
     if (accepted.ok()) continue;
     // Behind damage nothing is believed; the source sends it again.
     for (Buffer& buffer : absl::MakeSpan(received_).first(count)) buffer = Buffer();

@@ -69,7 +69,7 @@ class TargetWorker final : public WorkerBase {
                const Notifier& events);
   absl::Status SetUp() override;
   absl::StatusOr<bool> Step() override;
-  absl::StatusOr<bool> LookAgain(LaneSet lanes) override;
+  absl::StatusOr<bool> LookAtArmed(LaneSet lanes) override;
   void BeginTearDown() override {}
   bool Idle() override { return true; }
   void TearDown() override;

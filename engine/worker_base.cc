@@ -175,7 +175,7 @@ void WorkerBase::Sleep() {
   ArmLanes();
   if (!armed_.empty()) {
     // A completion may have come between the last poll and the arming.
-    const absl::StatusOr<bool> found = LookAgain(armed_);
+    const absl::StatusOr<bool> found = LookAtArmed(armed_);
     if (!found.ok()) {
       Fail(found.status());
       stop_.store(true, std::memory_order_relaxed);
@@ -196,7 +196,8 @@ void WorkerBase::Sleep() {
   for (const size_t i : awake_lanes()) going_down |= !lanes_[i]->status().ok() && !LaneGone(i);
   if (!watched_.empty()) {
     // (As of the last sleep's end: what came after it is short, or many rounds.)
-    no_longer_than(std::max(kSleepMax - (woke_at_ - looked_at_all_), Clock::Duration(1)));
+    GODWIT_DCHECK(woke_at_ - looked_at_all_ < kSleepMax);  // or all have just been looked at
+    no_longer_than(kSleepMax - (woke_at_ - looked_at_all_));
   }
   if (going_down) no_longer_than(kTearDownPoll);
   WaitForRing(most);

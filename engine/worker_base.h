@@ -69,11 +69,11 @@ class WorkerBase {
   virtual absl::Status SetUp() = 0;
   // One round: does what can be done without waiting; returns whether another may find more,
   // although nothing has woken us up for it. A lane with an fd of its own is looked at once more
-  // before a sleep in any case: LookAgain(). An error ends the work.
+  // before a sleep in any case: LookAtArmed(). An error ends the work.
   virtual absl::StatusOr<bool> Step() = 0;
   // The last round has found nothing more to do, and these lanes' fds have just been armed: looks
   // at them once more, for what came before. Returns whether a round is worth it. Replaces none.
-  virtual absl::StatusOr<bool> LookAgain(LaneSet lanes) = 0;
+  virtual absl::StatusOr<bool> LookAtArmed(LaneSet lanes) = 0;
   // The last round has found nothing more to do: before a sleep, or while spinning. Returns how
   // long to sleep at most; less than 0: until woken.
   virtual std::chrono::nanoseconds OnIdle() { return std::chrono::nanoseconds(-1); }

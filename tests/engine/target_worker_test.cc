@@ -5,8 +5,12 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 
+#include <atomic>
 #include <chrono>
+#include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -14,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "engine/loader.h"
 #include "engine/packet.h"
 #include "engine/reorder_window.h"
@@ -187,6 +192,15 @@ TEST_F(TargetWorkerTest, TellsOfAQuarterOfAllLanesQueuesHoweverManyItMayHold) {
   });
 }
 
+TEST_F(TargetWorkerTest, TellsOfAsManyAsItWasLastToldThoughItMayHoldMore) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  UntilShown([this] {
+    worker_->SetReceiptPackets(kWindowPackets / 2, /*hold=*/true);
+    worker_->SetReceiptPackets(kHeldPackets, /*hold=*/false);
+    return TellsOnceThereAre(kHeldPackets);
+  });
+}
+
 TEST_F(TargetWorkerTest, TellsOfALanesFirstPacketAtOnceAllTheSame) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
   UntilShown([this] {
@@ -209,6 +223,141 @@ TEST_F(TargetWorkerTest, HoldsThemForAWhileOnly) {
   EXPECT_GT(steady_clock::now() - began, kSoon);
   SendPacket();
   AwaitNews();
+}
+
+// A queue pair, to a worker: what has come is there to be polled, and an fd says so of what comes
+// after it was armed.
+class WatchedReceiver final : public Lane {
+ public:
+  // What comes in, frame by frame; the one behind `race` between the last look and the arming.
+  struct Wire {
+    Mutex mutex;
+    std::deque<std::string> frames ABSL_GUARDED_BY(mutex);
+    std::optional<std::string> race ABSL_GUARDED_BY(mutex);
+    std::atomic<bool> closed{false};
+  };
+  WatchedReceiver(Wire& wire, size_t queue_packets) : wire_(wire), queue_packets_(queue_packets) {}
+
+  size_t Send(absl::Span<Buffer> /*packets*/) override { return 0; }
+  size_t PollSent(absl::Span<Buffer> /*sent*/) override { return 0; }
+  size_t PostReceives(absl::Span<Buffer> buffers) override {
+    for (Buffer& buffer : buffers) posted_.push_back(std::move(buffer));
+    return buffers.size();
+  }
+  size_t receives_wanted() const override {
+    return status_.ok() ? queue_packets_ - posted_.size() : 0;
+  }
+  size_t PollReceived(absl::Span<Buffer> received) override {
+    MutexLock lock(wire_.mutex);
+    size_t count = 0;
+    while (count < received.size() && !posted_.empty() && !wire_.frames.empty()) {
+      const std::string frame = std::move(wire_.frames.front());
+      wire_.frames.pop_front();
+      Buffer buffer = std::move(posted_.front());
+      posted_.pop_front();
+      std::memcpy(buffer.header(kFrameHeaderBytes), frame.data(), frame.size());
+      buffer.set_payload_bytes(frame.size() - kFrameHeaderBytes);
+      received[count++] = std::move(buffer);
+    }
+    return count;
+  }
+  void Close() override {
+    if (status_.ok()) status_ = absl::CancelledError("closed");
+    wire_.closed = true;
+  }
+  bool quiescent() const override { return true; }
+  bool peer_closed() const override { return false; }
+  const absl::Status& status() const override { return status_; }
+  const std::string& name() const override { return name_; }
+  int wakeup_fd() const override { return fd_.get(); }
+  void ArmWakeup() override {
+    MutexLock lock(wire_.mutex);
+    if (!wire_.race.has_value()) return;
+    wire_.frames.push_back(*std::exchange(wire_.race, std::nullopt));
+  }
+
+ private:
+  Wire& wire_;
+  const size_t queue_packets_;
+  const UniqueFd fd_{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+  const std::string name_ = "a queue pair";
+  std::deque<Buffer> posted_;
+  absl::Status status_;
+};
+
+class TargetWorkerWatchTest : public TargetWorkerTest {
+ protected:
+  static constexpr uint32_t kQueuePackets = 16;
+
+  void Begin() {
+    window_ = std::make_unique<ReorderWindow>(kWindowPackets);
+    FdPair pipe = MakePipe();
+    loader_ = std::make_unique<Loader>(device_, std::move(pipe.write), *window_, kWindowPackets,
+                                       *loader_news_);
+    const LaneLimits lane_limits = {kFrameHeaderBytes, kConfigPayloadBytesMax, kQueuePackets};
+    worker_ = *TargetWorker::Make({loader_.get()},
+                                  {kConfigPayloadBytesMax, kQueuePackets, 1, lane_limits}, *arena_,
+                                  *events_);
+    ASSERT_EQ(worker_->Start([this](IoRing&) {
+      std::vector<std::unique_ptr<Lane>> lanes;
+      lanes.push_back(std::make_unique<WatchedReceiver>(wire_, kQueuePackets));
+      return absl::StatusOr<std::vector<std::unique_ptr<Lane>>>(std::move(lanes));
+    }),
+              absl::OkStatus());
+    stream_.clear();
+  }
+  // As they go out on the lane one after the other.
+  std::string NextFrame() {
+    wire::Frame frame = wire::DataFrame(0, static_cast<uint32_t>(stream_.size()), stream_, "x");
+    frame.lane_sequence = stream_.size();
+    stream_ += "x";
+    return wire::Encode(frame);
+  }
+
+  WatchedReceiver::Wire wire_;
+};
+
+TEST_F(TargetWorkerWatchTest, FindsWhatCameBetweenTheLastLookAndTheArming) {
+  const Watchdog watchdog("a lane that was armed too late");
+  // More often than a look at all lanes, each 100 ms, would find it by chance.
+  int attempts = 0;
+  int soon = 0;
+  for (; attempts < 20 || (attempts < 100 && 2 * soon < attempts); ++attempts) {
+    {
+      MutexLock lock(wire_.mutex);
+      wire_.frames.clear();
+      wire_.race = NextFrame();
+    }
+    const auto began = steady_clock::now();
+    Begin();
+    if (HasFatalFailure()) return;
+    while (worker_->lane_counters(0).packets.load() == 0) std::this_thread::yield();
+    soon += steady_clock::now() - began < std::chrono::milliseconds(30) ? 1 : 0;
+    End();
+  }
+  EXPECT_GE(2 * soon, attempts);
+}
+
+TEST_F(TargetWorkerWatchTest, WhatComesBehindDamageGoesBackToTheArena) {
+  const Watchdog watchdog("a lane that was damaged");
+  {
+    MutexLock lock(wire_.mutex);
+    for (uint32_t i = 0; i < kQueuePackets; ++i) wire_.frames.push_back(NextFrame());
+    wire_.frames.front()[20] ^= 1;
+  }
+  Begin();
+  while (!wire_.closed) std::this_thread::yield();
+  // The worker looks at a lane that has gone down until it is replaced.
+  const auto all_taken = [this] {
+    MutexLock lock(wire_.mutex);
+    return wire_.frames.empty();
+  };
+  while (!all_taken()) {
+    worker_->Wake();
+    std::this_thread::yield();
+  }
+  while (arena_->free_count() < arena_->buffer_count()) std::this_thread::yield();
+  EXPECT_EQ(worker_->lane_counters(0).packets.load(), 0U);
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ class IdleWorker final : public WorkerBase {
     if (works_) NoteWork();
     return false;
   }
-  absl::StatusOr<bool> LookAgain(LaneSet /*lanes*/) override { return false; }
+  absl::StatusOr<bool> LookAtArmed(LaneSet /*lanes*/) override { return false; }
   void BeginTearDown() override {}
   bool Idle() override { return true; }
   void TearDown() override {}
@@ -120,10 +120,12 @@ class ReplacingWorker final : public WorkerBase {
     if (first_armed == 0 || replaced_) return false;
     CloseLane(0);
     replaced_ = LaneGone(0);
-    if (replaced_) ReplaceLane(0, std::make_unique<SleepyLane>(second_armed));
+    if (!replaced_) return true;
+    SetResting(0, true);  // the one before, and so was watched: of neither is the new one's fd
+    ReplaceLane(0, std::make_unique<SleepyLane>(second_armed));
     return true;
   }
-  absl::StatusOr<bool> LookAgain(LaneSet /*lanes*/) override { return false; }
+  absl::StatusOr<bool> LookAtArmed(LaneSet /*lanes*/) override { return false; }
   void BeginTearDown() override {}
   bool Idle() override { return true; }
   void TearDown() override {}
