@@ -6,13 +6,14 @@
 
 namespace godwit {
 
+class SteadyClock;
+
 // Monotonic time since an arbitrary start.
 //
 // Ownership: callers keep a reference; the clock outlives them.
 // Threads:   safe from any thread.
 // Blocking:  never.
 // Errors:    none.
-class SteadyClock;
 class Clock {
  public:
   using Duration = std::chrono::nanoseconds;

@@ -32,7 +32,8 @@ class FixedQueue {
     DropFront();
     return value;
   }
-  // Leaves it as it is in its slot: for a T that owns nothing.
+  // Leaves it as it is in its slot, until that is used again: for a T that owns nothing, or out of
+  // which what it owned has been moved.
   void DropFront() {
     GODWIT_CHECK(size_ > 0);
     if (++head_ == slots_.size()) head_ = 0;

@@ -213,7 +213,7 @@ absl::StatusOr<std::optional<control::ControlMessage>> SessionBase::Receive() {
     message = absl::AbortedError(absl::StrCat(
         "peer ", channel_->peer(), " gave up: ", Printable((*message)->abort().reason())));
   }
-  return message;  // always the same one: no move
+  return message;  // built where the caller has it, as each return is of this variable
 }
 
 absl::Status SessionBase::OutOfTurn(const control::ControlMessage& message) {

@@ -77,6 +77,7 @@ class StateReader final : IoRing::Op {
   Packet& front() { return ready_.front(); }
   // Once its buffer has been taken. REQUIRES: has_packet()
   void DropFront() { ready_.DropFront(); }
+  // REQUIRES: has_packet()
   Packet PopPacket() { return ready_.Pop(); }
 
   // The stream is complete, and all its packets have been popped.

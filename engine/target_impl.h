@@ -122,7 +122,7 @@ class TargetSession::Impl final : public SessionBase {
   bool committed_ = false;            // it has
   bool owner_ = false;                // the devices run here, and the VM is ours
   bool in_doubt_ = false;             // they should not run here, and one may
-  control::ControlMessage receipts_;  // as they were last sent
+  control::ControlMessage receipts_;  // the last that was sent, but for bytes: those are newer
   bool arrivals_ = true;              // who connects may have something for us
   Clock::Duration connected_at_{0};
   Clock::Duration ready_at_{0};

@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <optional>
+#include <random>
 #include <vector>
 
 #include "base/units.h"
@@ -301,6 +303,81 @@ TEST_F(LaneScheduleTest, ALaneThatGetsSlowIsLeftAlone) {
   for (Wire& wire : wires_) wire.bytes = 0;
   Move(4 * kGiB);
   EXPECT_LT(ShareOf(3), 0.02);
+}
+
+// What is kept up to date beside what it is made of.
+TEST(LaneScheduleRoomTest, IsWhatTheCountsSayWhateverHasHappened) {
+  constexpr size_t kLanes = 4;
+  struct Lane {
+    bool up = true, proven = true, measured = false;
+    uint64_t sent = 0, returned = 0, receipted = 0;
+    std::vector<uint64_t> bytes;  // in flight, oldest first
+  };
+  std::mt19937_64 random(7);
+  uint64_t with_room = 0;
+  for (int run = 0; run < 200; ++run) {
+    LaneSchedule schedule(kLanes, kQueuePackets);
+    std::vector<Lane> lanes(kLanes);
+    Duration now{1};
+    const auto has_room = [&](const Lane& lane, uint64_t bytes) {
+      const uint64_t under_way = lane.sent - std::min(lane.returned, lane.receipted);
+      const uint64_t in_flight = std::accumulate(lane.bytes.begin(), lane.bytes.end(), uint64_t{0});
+      if (!lane.up || under_way >= (lane.proven ? kQueuePackets : 1)) return false;
+      return lane.measured || under_way < 2 ||
+             in_flight + bytes <= LaneSchedule::kUnmeasuredBytesMax;
+    };
+    for (int step = 0; step < 300; ++step) {
+      now += Duration(static_cast<int64_t>(random() % 1'000'000));
+      const size_t at = random() % kLanes;
+      Lane& lane = lanes[at];
+      switch (random() % 8) {
+        case 0:
+          if (lane.up) {
+            schedule.Down(at);
+            lane.up = false;
+          } else {
+            schedule.Up(at);
+            lane = Lane();
+            lane.proven = false;
+          }
+          break;
+        case 1:
+        case 2:
+          if (lane.returned == lane.sent) break;
+          schedule.Returned(at, 1);
+          ++lane.returned;
+          break;
+        case 3:
+        case 4: {
+          if (lane.bytes.empty() || !lane.up) break;
+          const uint64_t packets = 1 + random() % lane.bytes.size();
+          schedule.Receipted(at, packets, now);
+          lane.receipted += packets;
+          lane.bytes.erase(lane.bytes.begin(), lane.bytes.begin() + static_cast<int64_t>(packets));
+          lane.proven = lane.measured = true;
+          break;
+        }
+        default: {
+          const uint64_t bytes = 1 + random() % kMiB;
+          const int picked = schedule.Pick(bytes, now, random() % 2 == 0);
+          if (picked < 0) break;
+          Lane& taken = lanes.at(static_cast<size_t>(picked));
+          ASSERT_TRUE(has_room(taken, bytes)) << run << " " << step;
+          schedule.Sent(static_cast<size_t>(picked), bytes, now);
+          ++taken.sent;
+          taken.bytes.push_back(bytes);
+        }
+      }
+      for (const uint64_t bytes : {uint64_t{0}, random() % kMiB, 2 * kMiB, 2 * kMiB + 1}) {
+        const bool room = std::any_of(lanes.begin(), lanes.end(),
+                                      [&](const Lane& each) { return has_room(each, bytes); });
+        ASSERT_EQ(schedule.HasRoom(bytes), room) << run << " " << step << " " << bytes;
+        with_room += room ? 1 : 0;
+      }
+    }
+  }
+  EXPECT_GT(with_room, 10'000U);
+  EXPECT_LT(with_room, 230'000U);
 }
 
 }  // namespace

@@ -136,6 +136,19 @@ TEST_F(LanesTest, ASessionOverTcpMakesNoQueuePair) {
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kRolledBack);
 }
 
+TEST_F(LanesTest, AStrangerWhoFallsSilentInMidStreamIsTurnedAwayWhileTheSessionGoesOn) {
+  RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
+  RawSource source(target.Port());
+  ASSERT_TRUE(source.OpenLanes());
+  const UniqueFd stranger = ConnectTo(source.port);
+  Say(stranger.get(), "GODW");
+  EXPECT_EQ(Hear(stranger.get(), 1), "");  // hung up on: nothing else would wake the target for it
+  for (const wire::Frame& frame : OnLaneOf(0, TheFrames())) source.SendFrame(0, frame);
+  ExpectLoaded(source);
+  HandOver(source);
+  EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
+}
+
 TEST_F(LanesTest, AnUnknownLaneOrSessionIsTurnedAwayInMidStream) {
   RunningTarget target(devices.pointers(), RunningTarget::DefaultOptions());
   RawSource source(target.Port());
