@@ -262,9 +262,8 @@ def apart_text(results):
                          f"CPU seconds; Godwit, CRC off, {cell(ours)} × as fast as that")
     if not lines:
         return ""
-    return ("\nGodwit has one worker a side. The C reference's threads are where the kernel puts them; with several "
-            "connections that is both ends of one on the same processor at times, which then finds the bytes in its own "
-            "caches. Kept to one processor a side it makes " + "; ".join(lines) + ".\n")
+    return ("\nGodwit has one worker a side; the C reference's threads are where the kernel puts them, with several connections "
+            "at times both ends of one on the same processor. Kept to one processor a side it makes " + "; ".join(lines) + ".\n")
 
 
 def limits_text(results):
