@@ -107,7 +107,7 @@ void LaneSchedule::Sent(size_t lane, uint64_t bytes, Clock::Duration now) {
   at.trips.Push(std::move(trip));
   if (at.trips.size() == 1) {
     Expect(at);
-  } else {
+  } else {  // of the rest only the oldest trip counts, which is the same
     at.clear_at += static_cast<double>(bytes) * at.ns_a_byte;
     NoteRoom(at);
   }
