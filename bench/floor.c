@@ -4,8 +4,8 @@
 // nothing else. One process a side, one thread a connection and side, no order across connections,
 // no checks. What is measured beside it in bench/ moves the same bytes between the same files.
 //
-// The kernel puts its threads where it likes; with `apart` the source's stay on one processor and the
-// target's on another, as an engine has them that moves all bytes of a side on one thread.
+// The kernel puts its threads where it likes; with `apart` the source's stay on one processor and
+// the target's on another, as an engine has them that moves all bytes of a side on one thread.
 //
 // Prints one line of JSON: bytes, seconds (from the first pread to the last pwrite, the connections
 // being there) and the CPU seconds of each process. Exit code: 0 moved, 1 not, 2 wrong usage.
