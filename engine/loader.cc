@@ -49,6 +49,7 @@ Loader::Loader(Device& device, UniqueFd data_fd, ReorderWindow& window, uint32_t
     : device_(device),
       window_(window),
       packets_a_receipt_(WindowPart(window_packets)),
+      half_window_(std::max(window_packets / 2, uint32_t{1})),
       progress_(progress),
       check_(std::move(check)),
       data_fd_(std::move(data_fd)),
@@ -64,25 +65,35 @@ void Loader::LetWorkerHelp(bool driver) {
 }
 
 // HOT PATH, as LoadAll.
-void Loader::Help() {
-  if (!helped_) return;
-  if (drivers_ && tried_writes_.load(std::memory_order_relaxed) < kTriedWrites) {
-    return window_.WakeLoader();
+bool Loader::Help() {
+  if (!helped_) return false;
+  const bool tries = drivers_ && tried_writes_.load(std::memory_order_relaxed) < kTriedWrites;
+  if (tries || left_packets_ > 0) {
+    if (!tries) --left_packets_;
+    window_.WakeLoader();
+    return false;
   }
-  if (left_packets_ > 0) {
-    --left_packets_;
-    return window_.WakeLoader();
-  }
+  bool due = false;
   for (uint32_t packets = 0; packets < kHelpPacketsMax; ++packets) {
     std::optional<Packet> packet = window_.TakeData();
     if (!packet.has_value()) break;
-    if (!WriteAtOnce(*packet)) return window_.PutBack(*std::move(packet));
+    if (!WriteAtOnce(*packet)) {
+      window_.PutBack(*std::move(packet));
+      return due;
+    }
+    const uint32_t loaded_packets = packet->header.index + 1;
     packet.reset();  // as in LoadAll
     window_.MarkLoaded();
+    if (loaded_packets >=
+        uint64_t{announced_packets_.load(std::memory_order_relaxed)} + half_window_) {
+      AnnouncedLoaded(loaded_packets);
+      due = true;
+    }
     helped_packets_.fetch_add(1, std::memory_order_relaxed);
     if (left_packets_ > 0) break;
   }
   window_.WakeLoader();
+  return due;
 }
 
 // Returns whether the whole packet was taken. If not the thread goes on with it, and says what is

@@ -73,8 +73,9 @@ class Loader {
     announced_packets_.store(packets, std::memory_order_relaxed);
   }
   // After each packet that was put into the window: writes what can be written at once, or leaves
-  // it to the loader's thread. What goes wrong is left to it as well. May run before Start().
-  void Help();
+  // it to the loader's thread. What goes wrong is left to it as well. May run before Start(). True
+  // if a receipt is due, held or not, since half of the window has been written since the last.
+  bool Help();
 
   void Start();
   void AskToStop();
@@ -111,6 +112,7 @@ class Loader {
   Device& device_;
   ReorderWindow& window_;
   const uint32_t packets_a_receipt_;
+  const uint32_t half_window_;
   // Both relaxed: an old value costs a receipt.
   std::atomic<bool> hold_receipts_{false};
   std::atomic<uint32_t> announced_packets_{0};

@@ -52,16 +52,18 @@ absl::Status SourceSession::Impl::StopDevices() {
 }
 
 // For how many packets the target may hold a receipt without keeping us waiting: half of what may
-// be unreceipted, and what the lanes have room for beyond what is under way in a round trip. A
-// target that has so few processors as to hold them is taken to be no faster than that: two of them
-// made 3.3 GiB/s at most (docs/performance.md).
+// be unreceipted, or three quarters where not even a packet is under way in a round trip; and what
+// the lanes have room for beyond what is under way. A target that has so few processors as to hold
+// them is taken to be no faster than that: with two of them a session made 3.5 GiB/s at most
+// (docs/performance.md).
 uint32_t SourceSession::Impl::PacketsWithoutReceipt() const {
   constexpr double kBytesPerSecondMax = 4e9;
   const size_t packet_bytes = AtOnceBytes() > 0 ? AtOnceBytes() : options_.packet_bytes;
   const double round_trip_s = std::chrono::duration<double>(channel_->round_trip()).count();
   const double under_way = round_trip_s * kBytesPerSecondMax / static_cast<double>(packet_bytes);
   const double room = static_cast<double>(options_.lanes) * lane_limits_.queue_packets - under_way;
-  return static_cast<uint32_t>(std::clamp(room, 0.0, budget_.unreceipted_packets / 2.0));
+  const double part = under_way < 1 ? 0.75 : 0.5;
+  return static_cast<uint32_t>(std::clamp(room, 0.0, budget_.unreceipted_packets * part));
 }
 
 // Each stream goes on as soon as its own device is there; what the others still do is no loss.

@@ -110,8 +110,8 @@ bool TargetSession::Impl::TakeStopping(const control::ControlMessage& message) {
 }
 
 // With few processors each receipt takes one from the threads that move packets, or from the source
-// itself. Never for so many packets that the source would have to wait: it knows its buffers, and
-// lanes (the worker sees to that) and windows have room for as many again.
+// itself. Never for so many packets that the source would have to wait: it knows its buffers, each
+// lane has a quarter of its queue left (the worker sees to that) and each window half.
 void TargetSession::Impl::HoldReceipts(uint32_t packets) {
   packets = std::min(packets, budget_.window_packets / 2);
   const bool hold = packets >= 2 && ProcessorsToRunOn() < kProcessorsToOverlap;

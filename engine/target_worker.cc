@@ -21,6 +21,7 @@ constexpr std::chrono::milliseconds kHoldReceiptsMax{80};
 // threads and the source's worker, and a worker has to make way for one of them. More than so many
 // gain nothing that could be measured, and tell the source later what its lanes are worth.
 constexpr uint32_t kPacketsAReceiptMax = 16;
+uint32_t PacketsALane(uint32_t queue_packets) { return std::max<uint32_t>(1, queue_packets / 2); }
 uint32_t PacketsAReceipt(uint32_t queue_packets, uint32_t lanes) {
   const uint32_t of_all = std::min(queue_packets * lanes / 4, kPacketsAReceiptMax);
   return std::max({uint32_t{1}, queue_packets / 2, of_all});
@@ -42,7 +43,7 @@ TargetWorker::TargetWorker(std::vector<Loader*> loaders, const Limits& limits, A
       limits_(limits),
       loaders_(std::move(loaders)),
       lane_slots_(limits.lanes),
-      packets_a_lane_(std::max<uint32_t>(1, limits.queue_packets / 2)),
+      packets_a_lane_(PacketsALane(limits.queue_packets)),
       packets_a_receipt_(PacketsAReceipt(limits.queue_packets, limits.lanes)),
       lane_counters_(limits.lanes) {
   for (LaneCounters& lane : lane_counters_) {
@@ -73,11 +74,22 @@ void TargetWorker::RemakeLane(NewLane made) {
 }
 
 void TargetWorker::SetReceiptPackets(uint32_t packets, bool hold) {
+  const uint32_t lane_packets = PacketsALane(limits_.queue_packets);
+  uint32_t most = PacketsAReceipt(limits_.queue_packets, limits_.lanes);
+  if (hold) {
+    // A source that is so near that each lane does without a receipt for more than half of its
+    // queue. A quarter is left to go on with.
+    const uint32_t lanes_part = packets / limits_.lanes;
+    if (lanes_part > lane_packets) {
+      packets_a_lane_.store(std::min(lanes_part, limits_.queue_packets * 3 / 4),
+                            std::memory_order_relaxed);
+      most = std::max(most, kPacketsAReceiptMax);
+    }
+    held_packets_.store(packets, std::memory_order_relaxed);
+  }
   // (A source that can spare none has a long way to us, on which we are idle again and again.)
-  const uint32_t most = packets_a_receipt_.load(std::memory_order_relaxed);
-  packets_a_receipt_.store(std::min(most, packets >= 2 ? packets : packets_a_lane_),
+  packets_a_receipt_.store(std::min(most, packets >= 2 ? packets : lane_packets),
                            std::memory_order_relaxed);
-  if (hold) held_packets_.store(packets, std::memory_order_relaxed);
 }
 
 void TargetWorker::DropLane(size_t lane, uint16_t generation, absl::Status why) {
@@ -161,7 +173,7 @@ absl::StatusOr<bool> TargetWorker::Step() {
   CheckLanes();
   const uint64_t unannounced_packets = received_packets_ - announced_packets_;
   const uint32_t packets_a_receipt = packets_a_receipt_.load(std::memory_order_relaxed);
-  if (lane_due_ || unannounced_packets >= packets_a_receipt) NotifyOfReceipts();
+  if (receipt_due_ || unannounced_packets >= packets_a_receipt) NotifyOfReceipts();
   return more || LooksAgain(received_over_tcp);
 }
 
@@ -243,14 +255,16 @@ absl::Status TargetWorker::Accept(size_t lane, Buffer&& buffer, Clock::Duration 
   first_of_lane_ |= slot.received_packets == 0;
   ++slot.received_packets;
   ++received_packets_;
-  if (++slot.unannounced_packets >= packets_a_lane_) lane_due_ = true;
+  if (++slot.unannounced_packets >= packets_a_lane_.load(std::memory_order_relaxed)) {
+    receipt_due_ = true;
+  }
   if (trace() != nullptr) TraceArrival(lane, header);
   LaneCounters& counters = lane_counters_[lane];
   counters.packets.fetch_add(1, std::memory_order_relaxed);
   counters.bytes.fetch_add(header.payload_bytes, std::memory_order_relaxed);
   counters.last_at_ns.store(now.count(), std::memory_order_relaxed);
   if (again) counters.duplicates.fetch_add(1, std::memory_order_relaxed);
-  if (!again) loaders_[header.device]->Help();
+  if (!again && loaders_[header.device]->Help()) receipt_due_ = true;
   return absl::OkStatus();
 }
 
@@ -327,7 +341,7 @@ bool TargetWorker::HoldsReceipts() const {
 void TargetWorker::NotifyOfReceipts() {
   announced_packets_ = received_packets_;
   for (LaneSlot& slot : lane_slots_) slot.unannounced_packets = 0;
-  lane_due_ = false;
+  receipt_due_ = false;
   first_of_lane_ = false;
   events().Notify();
 }

@@ -58,7 +58,9 @@ class TargetWorker final : public WorkerBase {
   void DropLane(size_t lane, uint16_t generation, absl::Status why);
   // The VM stands still: from now on a receipt is for no more than so many packets (under 2: for
   // half of a lane's queue), and if `hold` fewer may wait a while, in place of being told of as
-  // soon as there is nothing to do.
+  // soon as there is nothing to do. If `packets` are then, for each lane, more than half of its
+  // queue, a receipt is for up to three quarters of a lane's queue, and for 16 packets of all
+  // lanes. Called once: what it has raised stays so.
   void SetReceiptPackets(uint32_t packets, bool hold);
 
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
@@ -107,15 +109,15 @@ class TargetWorker final : public WorkerBase {
   // There is a receipt once so many packets have come on one lane, or on all, that no other has
   // told of. Where lanes wait for receipts this side is idle, and sends them earlier, unless it
   // holds them.
-  const uint32_t packets_a_lane_;
-  // Both relaxed: an old value costs a receipt.
+  // All relaxed: an old value costs a receipt, since those only tell of less at once.
+  std::atomic<uint32_t> packets_a_lane_;
   std::atomic<uint32_t> packets_a_receipt_;
   std::atomic<uint32_t> held_packets_{0};  // fewer are held when idle
   uint64_t announced_packets_ = 0;         // at the last events().Notify()
-  bool lane_due_ = false;                  // some lane has its packets_a_lane_
-  bool looked_again_ = true;               // since the last packet over TCP
-  Clock::Duration unannounced_since_{0};   // the first packet came that is not announced
-  bool first_of_lane_ = false;             // one of those is the first of its lane
+  bool receipt_due_ = false;              // some lane has its packets_a_lane_, or a window its half
+  bool looked_again_ = true;              // since the last packet over TCP
+  Clock::Duration unannounced_since_{0};  // the first packet came that is not announced
+  bool first_of_lane_ = false;            // one of those is the first of its lane
   std::vector<LaneCounters> lane_counters_;
   LaneEvents lane_events_;
 

@@ -1,11 +1,13 @@
 // Goal: a target that holds receipts sends one for so many packets as it was told, at once, or for
-// half of a lane's queue or a quarter of all, and for fewer only after a while; but for the first
-// packet of a lane at once; and one that does not hold them as soon as there is nothing to do.
+// half of a lane's queue or a quarter of all (three quarters and 16 packets if it was told more
+// than half), or for half of a window, and for fewer only after a while; but for the first packet
+// of a lane at once; and one that does not hold them as soon as there is nothing to do.
 #include "engine/target_worker.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <chrono>
@@ -41,7 +43,8 @@ constexpr std::chrono::milliseconds kSoon{60};
 constexpr int kAttempts = 50;
 constexpr std::chrono::seconds kAttemptsCap{120};
 
-// A worker whose loader does not run: what comes stays in the window.
+// A worker whose loader's thread does not run: what comes stays in the window, or if it helps is
+// written by the worker.
 class TargetWorkerTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -63,10 +66,10 @@ class TargetWorkerTest : public testing::Test {
       sources_.push_back({std::move(pair.write), 0});
       sockets.push_back(std::move(pair.read));
     }
-    window_ = std::make_unique<ReorderWindow>(kWindowPackets);
-    FdPair pipe = MakePipe();
-    loader_ = std::make_unique<Loader>(device_, std::move(pipe.write), *window_, kWindowPackets,
-                                       *loader_news_);
+    window_ = std::make_unique<ReorderWindow>(window_packets_);
+    loader_ = std::make_unique<Loader>(device_, UniqueFd(::memfd_create("target", MFD_CLOEXEC)),
+                                       *window_, window_packets_, *loader_news_);
+    if (helps_) loader_->LetWorkerHelp(/*driver=*/false);
     const LaneLimits lane_limits = {kFrameHeaderBytes, kConfigPayloadBytesMax, 2};
     auto worker = TargetWorker::Make({loader_.get()},
                                      {kConfigPayloadBytesMax, queue_packets_, lanes_, lane_limits},
@@ -96,10 +99,14 @@ class TargetWorkerTest : public testing::Test {
 
   // Returns once the worker has it.
   void SendPacket(uint32_t lane = 0) {
-    Source& source = sources_[lane];
-    wire::Frame frame = wire::DataFrame(0, static_cast<uint32_t>(stream_.size()), stream_, "x");
-    frame.lane_sequence = source.sent_packets++;
+    SendPacketOf(static_cast<uint32_t>(stream_.size()), lane);
     stream_ += "x";
+  }
+  // Each packet is a byte of the stream.
+  void SendPacketOf(uint32_t index, uint32_t lane = 0) {
+    Source& source = sources_[lane];
+    wire::Frame frame = wire::DataFrame(0, index, std::string(index, 'x'), "x");
+    frame.lane_sequence = source.sent_packets++;
     WriteOut(source.socket.get(), wire::WithLength(wire::Encode(frame)));
     while (worker_->lane_counters(lane).packets.load() < source.sent_packets) {
       std::this_thread::yield();
@@ -145,6 +152,8 @@ class TargetWorkerTest : public testing::Test {
   };
   uint32_t queue_packets_ = 64;
   uint32_t lanes_ = 1;
+  uint32_t window_packets_ = kWindowPackets;
+  bool helps_ = false;
   std::vector<Source> sources_;
   std::unique_ptr<Arena> arena_;
   std::optional<Notifier> events_;
@@ -173,23 +182,81 @@ TEST_F(TargetWorkerTest, HoldsReceiptsUntilThereAreEnoughPackets) {
   });
 }
 
-TEST_F(TargetWorkerTest, TellsOfHalfALanesQueueHoweverManyItMayHold) {
+TEST_F(TargetWorkerTest, TellsOfThreeQuartersOfALanesQueueHoweverManyItMayHold) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
   queue_packets_ = 12;
   lanes_ = 4;
   UntilShown([this] {
     worker_->SetReceiptPackets(kWindowPackets, /*hold=*/true);
-    return TellsOnceThereAre(queue_packets_ / 2);
+    return TellsOnceThereAre(9);
   });
 }
 
-TEST_F(TargetWorkerTest, TellsOfAQuarterOfAllLanesQueuesHoweverManyItMayHold) {
+TEST_F(TargetWorkerTest, TellsOfALanesPartOfWhatItMayHoldIfThatIsMoreThanHalfItsQueue) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  queue_packets_ = 12;
+  lanes_ = 4;
+  UntilShown([this] {
+    worker_->SetReceiptPackets(4 * 7, /*hold=*/true);
+    return TellsOnceThereAre(7);
+  });
+}
+
+TEST_F(TargetWorkerTest, TellsOfHalfALanesQueueIfItsPartOfWhatItMayHoldIsNoMore) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  queue_packets_ = 12;
+  lanes_ = 4;
+  UntilShown([this] {
+    worker_->SetReceiptPackets(4 * 6, /*hold=*/true);
+    return TellsOnceThereAre(6);
+  });
+}
+
+TEST_F(TargetWorkerTest, TellsOfNoMoreThanThreeQuartersOfASmallQueue) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  queue_packets_ = 7;
+  lanes_ = 2;
+  UntilShown([this] {
+    worker_->SetReceiptPackets(2 * 7, /*hold=*/true);
+    return TellsOnceThereAre(5);
+  });
+}
+
+TEST_F(TargetWorkerTest, TellsOfAQuarterOfAllLanesQueuesIfALanesPartIsNoMoreThanHalfOfItsQueue) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  queue_packets_ = 8;
+  lanes_ = 4;
+  UntilShown([this] {
+    worker_->SetReceiptPackets(4 * 4, /*hold=*/true);
+    return TellsOnceThereAre(8, lanes_);
+  });
+}
+
+// The packets behind it have been told of as received, and the window is full: the source waits for
+// what is loaded.
+TEST_F(TargetWorkerTest, TellsOfAWindowThatWasFullWhenThePacketThatHeldItUpHasCome) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  window_packets_ = 4;
+  helps_ = true;
+  UntilShown([this] {
+    worker_->SetReceiptPackets(2, /*hold=*/true);
+    SendPacketOf(1);
+    AwaitNews();
+    SendPacketOf(2);
+    SendPacketOf(3);
+    AwaitNews();
+    SendPacketOf(0);
+    return Told(std::chrono::milliseconds(5)) && window_->loaded_packets() == 4;
+  });
+}
+
+TEST_F(TargetWorkerTest, TellsOfSixteenPacketsHoweverManyItMayHold) {
   const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
   queue_packets_ = 12;
   lanes_ = 4;
   UntilShown([this] {
     worker_->SetReceiptPackets(kWindowPackets, /*hold=*/true);
-    return TellsOnceThereAre(queue_packets_, lanes_);
+    return TellsOnceThereAre(16, lanes_);
   });
 }
 
@@ -291,10 +358,10 @@ class TargetWorkerWatchTest : public TargetWorkerTest {
   static constexpr uint32_t kQueuePackets = 16;
 
   void Begin() {
-    window_ = std::make_unique<ReorderWindow>(kWindowPackets);
-    FdPair pipe = MakePipe();
-    loader_ = std::make_unique<Loader>(device_, std::move(pipe.write), *window_, kWindowPackets,
-                                       *loader_news_);
+    window_ = std::make_unique<ReorderWindow>(window_packets_);
+    loader_ = std::make_unique<Loader>(device_, UniqueFd(::memfd_create("target", MFD_CLOEXEC)),
+                                       *window_, window_packets_, *loader_news_);
+    if (helps_) loader_->LetWorkerHelp(/*driver=*/false);
     const LaneLimits lane_limits = {kFrameHeaderBytes, kConfigPayloadBytesMax, kQueuePackets};
     worker_ = *TargetWorker::Make({loader_.get()},
                                   {kConfigPayloadBytesMax, kQueuePackets, 1, lane_limits}, *arena_,
