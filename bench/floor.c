@@ -1,11 +1,13 @@
-// floor [--connections N] [--packet-bytes N] [--processors any|apart] SOURCE TARGET
+// floor [--connections N] [--packet-bytes N] [--processors any|apart|paired] SOURCE TARGET
 //
 // The least that moving a file over TCP can cost with blocking calls: pread, send, recv, pwrite and
 // nothing else. One process a side, one thread a connection and side, no order across connections,
 // no checks. What is measured beside it in bench/ moves the same bytes between the same files.
 //
 // The kernel puts its threads where it likes; with `apart` the source's stay on one processor and
-// the target's on another, as an engine has them that moves all bytes of a side on one thread.
+// the target's on another, as an engine has them that moves all bytes of a side on one thread. With
+// `paired` both ends of a connection stay on one processor, where what is sent is still in the
+// cache when it is received, if it is no larger: each connection on the next one in turn.
 //
 // Prints one line of JSON: bytes, seconds (from the first pread to the last pwrite, the connections
 // being there) and the CPU seconds of each process. Exit code: 0 moved, 1 not, 2 wrong usage.
@@ -38,7 +40,7 @@ struct Job {
   int file;
   size_t packet_bytes;
   off_t file_bytes;
-  int apart;
+  enum { kAny, kApart, kPaired } processors;
   void (*move)(const struct Job* job, char* packet, off_t at, size_t bytes);
 };
 
@@ -90,9 +92,24 @@ static void Receive(const struct Job* job, char* packet, off_t at, size_t bytes)
   }
 }
 
+// That one in turn of the processors that this thread may run on, which are all that the process
+// may.
+static void StayOnProcessor(int place) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) Die("sched_getaffinity");
+  size_t at = 0;
+  for (int left = place % CPU_COUNT(&allowed); !CPU_ISSET(at, &allowed) || left-- > 0; ++at) {
+  }
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(at, &one);
+  if (sched_setaffinity(0, sizeof(one), &one) != 0) Die("sched_setaffinity");
+}
+
 // Both sides take packets i, i + N, i + 2 N, … over connection i: so none needs a header.
 static void* RunConnection(void* argument) {
   const struct Job* const job = argument;
+  if (job->processors == kPaired) StayOnProcessor(job->connection);
   char* packet = NULL;
   if (posix_memalign((void**)&packet, 4096, job->packet_bytes) != 0) Die("memory for a packet");
   const off_t step = (off_t)job->packet_bytes * job->connections;
@@ -118,7 +135,8 @@ static void RunSide(const struct Job* job, const int* sockets) {
   for (int i = 0; i < job->connections; ++i) pthread_join(threads[i], NULL);
 }
 
-// As the engine's lanes on loopback: what paces, like bbr, is slow there.
+// Congestion control as the engine's lanes have it on loopback, where one that paces by what it has
+// measured, like bbr, is slow.
 static void Tune(int socket) {
   const int on = 1;
   setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -149,26 +167,13 @@ static void Connect(int connections, int* senders, int* receivers) {
   close(listener);
 }
 
-// The first or the second of the processors that this process may run on, if it has two.
-static void StayOnProcessor(int place) {
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) Die("sched_getaffinity");
-  size_t at = 0;
-  for (int left = place % CPU_COUNT(&allowed); !CPU_ISSET(at, &allowed) || left-- > 0; ++at) {
-  }
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(at, &one);
-  if (sched_setaffinity(0, sizeof(one), &one) != 0) Die("sched_setaffinity");
-}
-
 static pid_t StartSide(const struct Job* job, const int* sockets, const int* others, double* began,
                        double* ended) {
   const pid_t child = fork();
   if (child < 0) Die("fork");
   if (child > 0) return child;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (job->apart) StayOnProcessor(job->move == Send ? 0 : 1);
+  if (job->processors == kApart) StayOnProcessor(job->move == Send ? 0 : 1);
   for (int i = 0; i < job->connections; ++i) close(others[i]);
   if (began != NULL) *began = Now();
   RunSide(job, sockets);
@@ -202,14 +207,18 @@ int main(int argc, char** argv) {
     } else if (strcmp(argv[at], "--packet-bytes") == 0) {
       job.packet_bytes = (size_t)Number(argv[at + 1], 1, kPacketBytesMax, argv[at]);
     } else if (strcmp(argv[at], "--processors") == 0 && strcmp(argv[at + 1], "apart") == 0) {
-      job.apart = 1;
+      job.processors = kApart;
+    } else if (strcmp(argv[at], "--processors") == 0 && strcmp(argv[at + 1], "paired") == 0) {
+      job.processors = kPaired;
     } else if (strcmp(argv[at], "--processors") != 0 || strcmp(argv[at + 1], "any") != 0) {
       break;
+    } else {
+      job.processors = kAny;
     }
   }
   if (argc - at != 2 || argv[at][0] == '-') {
     fprintf(stderr,
-            "usage: floor [--connections N] [--packet-bytes N] [--processors any|apart] "
+            "usage: floor [--connections N] [--packet-bytes N] [--processors any|apart|paired] "
             "SOURCE TARGET\n");
     return 2;
   }
