@@ -1,12 +1,10 @@
 // Preloaded into a program, makes it wait for its io_urings in poll(2). Valgrind 3.19 takes
 // io_uring_enter(2) for a call that never blocks: a thread that waits in it keeps valgrind's one
 // lock, and no other thread runs any more.
-#include <dlfcn.h>
 #include <liburing.h>
 #include <poll.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <ctime>
 
 namespace {
@@ -29,17 +27,6 @@ int SubmitAndPoll(io_uring* ring, unsigned count, const timespec* until) {
 }  // namespace
 
 extern "C" {
-
-// A ring with DEFER_TASKRUN wakes no one who polls it before its work has been done, which its own
-// thread alone can do.
-int io_uring_queue_init_params(unsigned entries, io_uring* ring, io_uring_params* p) {
-  using Function = int(unsigned, io_uring*, io_uring_params*);
-  static auto* const next =
-      reinterpret_cast<Function*>(::dlsym(RTLD_NEXT, "io_uring_queue_init_params"));
-  if (next == nullptr) std::abort();
-  p->flags &= ~(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
-  return next(entries, ring, p);
-}
 
 int io_uring_submit_and_wait(io_uring* ring, unsigned wait_nr) {
   return SubmitAndPoll(ring, wait_nr, nullptr);
