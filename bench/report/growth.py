@@ -13,7 +13,7 @@ ARENA_BYTES = 128 << 20  # of each side, unless an embedder chooses otherwise
 # the target's TCP lanes receive into.
 BUFFER_BYTES = (1 << 20) + 4096
 READ_AHEAD_PACKETS = 12
-RECEIVES_A_LANE = 2
+RECEIVES_A_LANE = 1
 
 
 def gib_a_second(gigabits):

@@ -9,7 +9,7 @@ import growth  # noqa: E402
 from plots import plot  # noqa: E402
 from results import (DEFAULT, DEVICES, GIB, LANES, PACKETS, Results, cpu, median, packet_key,  # noqa: E402
                      percentile, rate, source_cpu, target_cpu)
-from targets import limits, targets  # noqa: E402
+from targets import crc_cpu, least_cpu, limits, targets  # noqa: E402
 
 MIB = 1 << 20
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -139,7 +139,11 @@ def file_rows(results):
 
 
 def packet_rows(results):
-    return [[size(b) if b != PACKETS[-1] else "8 MiB less 80 B", cell(results.values(packet_key(b), rate)),
+    def in_fact(sample):
+        return sample["bytes"] / sample["packets"] / 1024 if "packets" in sample else 0.0
+
+    return [[size(b) if b != PACKETS[-1] else "8 MiB less 80 B",
+             f"{max(results.values(packet_key(b), in_fact), default=0.0):.0f}", cell(results.values(packet_key(b), rate)),
              cell(results.ratios(packet_key(b), "floor/connections=4", rate)),
              cell(results.values(packet_key(b), cpu), 3)] for b in PACKETS]
 
@@ -244,7 +248,7 @@ def commands_text(results):
 
 
 def reference_lanes_text(results):
-    spread = results.spread_of_best([f"floor/connections={n}" for n in LANES], rate)
+    spread = results.slowest_over_fastest([f"floor/connections={n}" for n in LANES], rate)
     if not spread:
         return ""
     return (f"\nThe C reference's own slowest of 1, 2, 4 and 16 connections comes to {cell(spread)} × its "
@@ -270,13 +274,18 @@ def limits_text(results):
     lines = [f"{peer}: {cell(values)} × that" for peer, values in limits(results).items() if values]
     if not lines:
         return ""
-    return ("\nWhat these CPUs could do at most: the C reference, with one connection, takes "
-            f"{cell(results.values('floor/connections=1', cpu), 3)} CPU seconds a GiB for the four copies of each byte, so "
-            f"{results.data['machine']['cpus']} CPUs that never wait make "
-            f"{cell([results.data['machine']['cpus'] / v for v in results.values('floor/connections=1', cpu)])} GiB/s. "
-            "What the targets beside other programs ask for: " + "; ".join(lines) +
-            ". Over 1 it can't be had by copies that cost what the reference's do, CRCs and order not counted; pieces of "
-            "64 to 512 KiB made the reference no faster.\n")
+    least = list(least_cpu(results).values())
+    cpus, crc = results.data["machine"]["cpus"], crc_cpu(results)
+    same, both = "floor/connections=2/paired", ""
+    if results.has(same):
+        both = (f", with two, each with both its ends kept to one processor, {cell(results.values(same, cpu), 3)} "
+                f"({cell(results.values(same, rate))} GiB/s)")
+    return ("\nWhat these CPUs could do at most: for the four copies of each byte the C reference takes with one connection "
+            f"{cell(results.values('floor/connections=1', cpu), 3)} CPU seconds a GiB{both}. A CRC on each side takes at least "
+            f"{crc:.3f} more. By the smaller of these, {cpus} CPUs that are never idle make "
+            f"{cell([cpus / (v + crc) for v in least])} GiB/s. What the targets beside other programs ask for: "
+            + "; ".join(lines) + ". Over 1 it can't be had by copies that cost what the reference's do. What keeps order and "
+            "sends receipts, and the start of both programs, is not in it.\n")
 
 
 def page(results):
@@ -292,7 +301,10 @@ file. Do not edit it: three of its sections, with dates of their own, are
 {machine_text(data)}
 {busy_text(data)}
 Figures are the median of the rounds and, in brackets, the smallest and largest; ratios are made inside a
-round. Two figures whose brackets overlap do not differ.
+round. Two figures whose brackets overlap are not told apart here. A target's brackets begin with the interval in
+which the median of rounds like these lies with at least 95 % confidence, by the sign test; a target inside it is
+undecided. (Under six rounds there is no such interval: smallest and largest stand for it, with less confidence.) It
+says nothing of another machine, nor of this one at another hour. What is "by hand" has smallest and largest only.
 {chr(10) + wanting if wanting else ""}
 ## Targets
 
@@ -309,20 +321,24 @@ round. Two figures whose brackets overlap do not differ.
 ## Beside other programs
 
 The ratios are those of `godwit send` with four lanes and CRCs on, which is the default, over the program in that
-line. Where no file is read or written at least two of the four copies of each byte are missing.
+line. Where no file is read or written at least two of the four copies of each byte are missing. A file can be mapped;
+what a VFIO device is read from and written to can't be, so those four are what this work takes. Of the programs that run
+once and end the time is from the sender's start to the end of both, some 10 ms more than what is moved takes.
 
 {table(["program", "what it moves", "GiB/s", "CPU s/GiB", "Godwit's rate, ×", "Godwit's CPU, ×"], peer_rows(results))}
 ## Packet sizes
 
-Four lanes, CRC on; the ratio is to the C reference with four connections and packets of 1 MiB.
+Four lanes, CRC on; the ratio is to the C reference with four connections and packets of 1 MiB. The size is what
+`--packet-bytes` says. With fewer than four processors a file in memory is read in packets of a quarter of the
+second-level cache at most, 512 KiB where that is 2 MiB: larger sizes then differ in buffers and queues only.
 
-{table(["payload", "GiB/s", "C reference, ×", "CPU s/GiB"], packet_rows(results))}
+{table(["payload", "a packet, in fact, KiB", "GiB/s", "C reference, ×", "CPU s/GiB"], packet_rows(results))}
 ![Throughput against packet size](performance/throughput-packets.svg)
 
 ## Devices
 
 Files in memory, {size(data.get("files_bytes", 0))} in all, four lanes, CRC on: what the engine takes for more devices. Each
-is run three times a round, of which the middle one counts.
+is run three times a round, of which the middle one counts, and moves the same files once before it counts.
 
 {table(["files", "GiB/s", "× one file's", "CPU s/GiB", "source, MiB at most", "target, MiB at most"], file_rows(results))}
 Software devices, {size(data["devices_bytes"])} in all, four lanes, CRC on. They make their content at the source and hold it at the

@@ -25,6 +25,23 @@ def percentile(values, part):
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
+def median_interval(values):
+    """The sign test's interval of the median: with at least 95 % confidence the median lies in it,
+    whatever the distribution, as long as the rounds are independent of each other. It goes from the
+    kth smallest to the kth largest value, with the largest k for which a binomial(n, 1/2) is under k
+    with a probability of 2.5 % at most. Smallest and largest where no k is so, under six values: their
+    confidence is less (five: 93.75 %, three: 75 %, one: none)."""
+    ordered = sorted(values)
+    count = len(ordered)
+    left_out, missed = 0, 2 * 0.5 ** count
+    while left_out < (count - 1) // 2:
+        missed += 2 * math.comb(count, left_out + 1) * 0.5 ** count
+        if missed > 0.05:
+            break
+        left_out += 1
+    return ordered[left_out], ordered[count - 1 - left_out]
+
+
 def quartile_range(values):
     return percentile(values, 0.75) - percentile(values, 0.25)
 
@@ -82,11 +99,13 @@ class Results:
         ours, theirs = self.by_key.get(key, {}), self.by_key.get(other, {})
         return [of(ours[r]) / of(theirs[r]) for r in sorted(ours) if r in theirs and of(theirs[r]) > 0]
 
-    def spread_of_best(self, keys, of):
-        """A round's smallest over its largest, of the rounds that have all."""
-        rounds = [r for r in range(1, self.rounds + 1) if all(r in self.by_key.get(k, {}) for k in keys)]
-        values = [[of(self.by_key[k][r]) for k in keys] for r in rounds]
-        return [min(v) / max(v) for v in values]
+    def slowest_over_fastest(self, keys, of):
+        """In each round the key over the other that are slowest and fastest by their medians. (A round's own
+        smallest over its own largest would be under 1 by noise alone.) None where one has not run."""
+        if not all(self.by_key.get(k) for k in keys):
+            return []
+        by_median = sorted(keys, key=lambda k: median(self.values(k, of)))
+        return self.ratios(by_median[0], by_median[-1], of)
 
     def downtimes(self):
         """All rounds' sessions together, in ms."""

@@ -1,54 +1,78 @@
 """What the project has set itself: each line's figure, and whether it is met."""
 
-from results import DEFAULT, DEVICES, LANES, cpu, median, percentile, rate
+from results import DEFAULT, DEVICES, GIB, LANES, cpu, median, median_interval, percentile, rate
 
 
-MET, NOT_MET, UNDECIDED = "met", "**not met**", "undecided: within the spread"
+MET, NOT_MET, UNDECIDED = "met", "**not met**", "undecided: within the interval"
 
 
 # What no run of tools/bench measures: bench/report/lab.md, and tests.
 BY_HAND = (
     ("lab, queue pairs, against ib_send_bw at 1 MiB, 4 queue pairs, CRC off: rate", "≥ 0.95 ×",
-     "0.89 × (0.83 to 0.95), by hand; the limit, for whoever reads from a file: 0.92 × (0.91 to 0.92)", NOT_MET),
-    ("lab, TCP, synth device of 1 GiB, against QEMU multifd: rate", "≥ 1.5 ×",
+     "0.89 × (0.83 to 0.95), by hand; the limit, for who reads from a file: 0.92 × (0.91 to 0.92), an estimate", NOT_MET),
+    ("lab, TCP, synth device of 1 GiB, CRC off, against QEMU multifd, which has none: rate", "≥ 1.5 ×",
      "with PRE_COPY: 2.62 × (2.61 to 2.62), without: 1.71 × (1.56 to 1.72), by hand", MET),
     ("the same: downtime", "≤ 0.6 ×",
      "with PRE_COPY: 0.03 × (0.03 to 0.04), without: 0.56 × (0.56 to 0.56); bare TCP 0.54 × (0.53 to 0.55), by hand", MET),
     ("the same, 256 MiB: rate", "≥ 1.5 ×",
      "with PRE_COPY: 1.99 × (1.94 to 2.01), without: 1.68 × (1.55 to 1.78), by hand", MET),
     ("the same: downtime", "≤ 0.6 ×", "with PRE_COPY: 0.03 × (0.03 to 0.03), without: 0.49 × (0.40 to 0.49), by hand", MET),
-    ("lab, queue pairs, 1 GiB, against QEMU multifd over TCP: rate", "shown",
+    ("lab, queue pairs, 1 GiB, CRC off, against QEMU multifd over TCP: rate", "shown",
      "with PRE_COPY: 0.93 × (0.91 to 0.99), without: 0.70 × (0.62 to 0.72), by hand", "shown"),
     ("lab, instructions a packet in our own code, queue pairs, CRC off, both sides", "< 5,000",
      "4,750 (4,478 to 4,816), 690 of them for control, by hand", MET),
     ("copies of payload in user space, over TCP and queue pairs", "0",
      "0: the tests tools.hot_path and lab.hot_path_over_verbs count", MET),
-    ("allocations a packet in steady state, the same", "0", "0: these tests count", MET),
+    ("allocations a packet in steady state, the same, in the threads that move packets", "0",
+     "0: these tests count. The control threads allocate for receipts: between 64 and 512 MiB, 4 lanes, TCP, the source's "
+     "1,059 times and the target's 330 times, by hand", MET),
 )
 
 
 def over(values, target, more_is_better):
-    """(figure, verdict) of a list of ratios; None where there is none. A target between the smallest and
-    the largest of several rounds is neither met nor missed."""
+    """(figure, verdict) of a list of ratios; None where there is none. A target inside the interval in
+    which the median lies is neither met nor missed."""
     if not values:
         return None
-    figure = f"{median(values):.2f} × ({min(values):.2f} to {max(values):.2f})"
-    each = {value >= target if more_is_better else value <= target for value in values}
+    low, high = median_interval(values)
+    figure = f"{median(values):.2f} × ({low:.2f} to {high:.2f}; all {min(values):.2f} to {max(values):.2f})"
+    each = {value >= target if more_is_better else value <= target for value in (low, high)}
     if len(each) > 1:
         return figure, UNDECIDED
-    return figure, MET if each == {True} else NOT_MET
+    few = f", in each of {len(values)} rounds" if len(values) < 6 else ""
+    return figure, (MET if each == {True} else NOT_MET) + few
 
 
 # (program, what the target asks of its rate)
 PEER_TARGETS = (("socat", 1.15), ("dd-nc", 3.5))
 
 
+def least_cpu(results):
+    """round → CPU seconds a GiB that the C reference's four copies of a byte take, in that one of two
+    placements of its threads where they take least by the median."""
+    keys = [k for k in ("floor/connections=1", "floor/connections=2/paired") if results.has(k)]
+    if not keys:
+        return {}
+    least = min(keys, key=lambda k: median(results.values(k, cpu)))
+    return {round_: cpu(sample) for round_, sample in sorted(results.by_key[least].items())}
+
+
+def crc_cpu(results):
+    """CPU seconds a GiB of a CRC-32C on each side, of bytes that are in the cache; None if it was not
+    measured."""
+    bytes_a_second = results.micro().get("Crc32c/1048576", ([], [], []))[1]
+    return 2 * GIB / median(bytes_a_second) if bytes_a_second else None
+
+
 def limits(results):
-    """program → [what the target asks for over what all CPUs together could do at the C reference's CPU
-    seconds a GiB, one a round]: over 1 is out of reach for four copies of each byte."""
-    floor = results.by_key.get("floor/connections=1", {})
+    """program → [what the target asks for over what all CPUs together could do at the C reference's least
+    CPU seconds a GiB and those of the CRCs, one a round]: over 1 is out of reach."""
+    least = least_cpu(results)
+    crc = crc_cpu(results)
     cpus = results.data["machine"]["cpus"]
-    return {peer: [rate_min * rate(of[r]) * cpu(floor[r]) / cpus for r in sorted(of) if r in floor]
+    if crc is None:
+        return {}
+    return {peer: [rate_min * rate(of[r]) * (least[r] + crc) / cpus for r in sorted(of) if r in least]
             for peer, rate_min in PEER_TARGETS for of in [results.by_key.get(peer, {})]}
 
 
@@ -71,10 +95,10 @@ def targets(results):
     for peer, rate_min in PEER_TARGETS:
         add(f"{peer}, one connection against 4 lanes, CRC on: rate", f"≥ {rate_min:.2f} ×",
             over(results.ratios(DEFAULT, peer, rate), rate_min, True), peer)
-    add("1, 8 and 64 files in memory, same total: slowest over fastest", "≥ 0.90 ×",
-        over(results.spread_of_best([f"files={n}" for n in DEVICES], rate), 0.90, True), "files=64")
+    add(f"1, 8 and 64 files in memory, {results.data.get('files_bytes', 0) >> 20} MiB in all: slowest over fastest", "≥ 0.90 ×",
+        over(results.slowest_over_fastest([f"files={n}" for n in DEVICES], rate), 0.90, True), "files=64")
     add("1, 2, 4 and 16 lanes, CRC on: slowest over fastest", "≥ 0.85 ×",
-        over(results.spread_of_best([f"godwit/lanes={n}/crc=on" for n in LANES], rate), 0.85, True),
+        over(results.slowest_over_fastest([f"godwit/lanes={n}/crc=on" for n in LANES], rate), 0.85, True),
         "godwit/lanes=16/crc=on")
     downtimes = results.downtimes()
     for part, name, most in ((0.50, "p50", 3), (0.99, "p99", 10)):
