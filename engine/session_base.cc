@@ -175,7 +175,8 @@ absl::Status SessionBase::WaitForEvents(std::vector<pollfd>* more) {
 }
 
 absl::Status SessionBase::WaitForNews(std::vector<pollfd>* more) {
-  std::vector<pollfd> fds = {{events_->fd(), POLLIN, 0}, {cancel_->fd(), POLLIN, 0}};
+  std::vector<pollfd>& fds = poll_fds_;  // kept, so that waiting costs no allocation
+  fds.assign({{events_->fd(), POLLIN, 0}, {cancel_->fd(), POLLIN, 0}});
   if (channel_ != nullptr) {
     const short writable = channel_->wants_write() ? POLLOUT : 0;
     fds.push_back({channel_->fd(), static_cast<short>(POLLIN | writable), 0});
@@ -206,14 +207,19 @@ void SessionBase::KeepAlive() {
   if (channel_ != nullptr) (void)channel_->Tick();
 }
 
+absl::StatusOr<const control::ControlMessage*> SessionBase::Next() {
+  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage* const message, channel_->Next());
+  if (message == nullptr || !message->has_abort()) return message;
+  peer_gave_up_ = true;
+  return absl::AbortedError(
+      absl::StrCat("peer ", channel_->peer(), " gave up: ", Printable(message->abort().reason())));
+}
+
 absl::StatusOr<std::optional<control::ControlMessage>> SessionBase::Receive() {
-  auto message = channel_->Receive();
-  if (message.ok() && message->has_value() && (*message)->has_abort()) {
-    peer_gave_up_ = true;
-    message = absl::AbortedError(absl::StrCat(
-        "peer ", channel_->peer(), " gave up: ", Printable((*message)->abort().reason())));
-  }
-  return message;  // built where the caller has it, as each return is of this variable
+  GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage* const next, Next());
+  std::optional<control::ControlMessage> message;
+  if (next != nullptr) message = *next;
+  return message;
 }
 
 absl::Status SessionBase::OutOfTurn(const control::ControlMessage& message) {

@@ -70,7 +70,10 @@ class SessionBase {
 
   // What keeps the channel alive while devices are busy. Its errors show at the next call.
   void KeepAlive();
-  // The next message, or nothing now. Abort comes back as an error.
+  // The next message, which stays until the next call, or null: nothing now. Abort comes back as an
+  // error.
+  absl::StatusOr<const control::ControlMessage*> Next();
+  // The same to keep.
   absl::StatusOr<std::optional<control::ControlMessage>> Receive();
   // Waits for the next message, which must be of the kind that `wanted` says (a field number of
   // ControlMessage); `name` is for messages. DeadlineExceeded: the peer lives and does not answer.
@@ -129,6 +132,7 @@ class SessionBase {
 
   Clock::Duration phase_began_{0};
   std::vector<bool> told_blocked_;  // by device
+  std::vector<pollfd> poll_fds_;    // WaitForNews()'s
   std::atomic<bool> cancelled_{false};
   std::atomic<int> cancel_fd_{-1};  // for Cancel(), which may come before MakeNotifiers()
 };

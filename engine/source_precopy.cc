@@ -54,8 +54,8 @@ absl::Status SourceSession::Impl::PreCopy() {
   GODWIT_RETURN_IF_ERROR(BeginPreCopy());
   SwitchoverVerdict verdict;
   while (verdict.decision == SwitchoverDecision::kGoOn) {
-    GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
-    if (message.has_value()) {
+    GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage* const message, Next());
+    if (message != nullptr) {
       GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
       if (!taken) return OutOfTurn(*message);
       GODWIT_RETURN_IF_ERROR(CheckCancelled());
@@ -216,8 +216,8 @@ absl::Status SourceSession::Impl::EndPreCopy() {
   GODWIT_RETURN_IF_ERROR(StopWatches([this] { MeanwhileTakeReceipts(); }));
   worker_->HoldReads();
   while (!worker_->reads_held()) {
-    GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
-    if (message.has_value()) {
+    GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage* const message, Next());
+    if (message != nullptr) {
       GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
       if (!taken) return OutOfTurn(*message);
       continue;

@@ -108,13 +108,11 @@ absl::Status SourceSession::Impl::Stream() {
   progress_at_ = Clock::Steady().Now();
   if (early_loaded_.has_value()) return TakeLoaded(*early_loaded_);
   while (true) {
-    const auto received = Receive();
-    if (!received.ok()) return received.status();
-    if (received->has_value()) {
-      const control::ControlMessage& message = **received;
-      if (message.has_loaded()) return TakeLoaded(message.loaded());
-      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(message));
-      if (!taken) return OutOfTurn(message);
+    GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage* const message, Next());
+    if (message != nullptr) {
+      if (message->has_loaded()) return TakeLoaded(control::Loaded(message->loaded()));
+      GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
+      if (!taken) return OutOfTurn(*message);
       // A target that sends nothing else must not keep us from hearing of a Cancel().
       GODWIT_RETURN_IF_ERROR(CheckCancelled());
       continue;
@@ -174,8 +172,8 @@ absl::Status SourceSession::Impl::TakeLoaded(const control::Loaded& loaded) {
 // takes milliseconds.
 absl::Status SourceSession::Impl::AwaitStreamsClosed() {
   while (!worker_->streams_closed()) {
-    GODWIT_ASSIGN_OR_RETURN(const auto message, Receive());
-    if (message.has_value()) {
+    GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage* const message, Next());
+    if (message != nullptr) {
       GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
       if (!taken) return OutOfTurn(*message);
       continue;  // of what has been loaded
@@ -190,10 +188,10 @@ void SourceSession::Impl::MeanwhileTakeReceipts() {
   KeepAlive();
   if (meanwhile_error_.ok()) meanwhile_error_ = FollowLanes();
   while (meanwhile_error_.ok()) {
-    const auto message = Receive();
+    const absl::StatusOr<const control::ControlMessage*> message = Next();
     if (!message.ok()) {
       meanwhile_error_ = message.status();
-    } else if (!message->has_value()) {
+    } else if (*message == nullptr) {
       return;
     } else if ((*message)->has_loaded() && stop_copy_at_.count() > 0 && !early_loaded_) {
       // The last device's packets are on their way before the step that took it there is over.

@@ -124,6 +124,7 @@ class TargetSession::Impl final : public SessionBase {
   bool in_doubt_ = false;             // they should not run here, and one may
   control::ControlMessage receipts_;  // the last that was sent, but for bytes: those are newer
   bool arrivals_ = true;              // who connects may have something for us
+  std::vector<pollfd> arriving_fds_;  // of who connects
   Clock::Duration connected_at_{0};
   Clock::Duration ready_at_{0};
   uint64_t progress_bytes_seen_ = 0;

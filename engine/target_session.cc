@@ -42,11 +42,11 @@ absl::Status TargetSession::Impl::Load() {
     GODWIT_RETURN_IF_ERROR(SendReceipts());
     PublishProgress();
     GODWIT_RETURN_IF_ERROR(CheckProgress());
-    std::vector<pollfd> fds;
-    rendezvous_->AddPollFds(fds);
-    GODWIT_RETURN_IF_ERROR(WaitForEvents(&fds));
+    arriving_fds_.clear();
+    rendezvous_->AddPollFds(arriving_fds_);
+    GODWIT_RETURN_IF_ERROR(WaitForEvents(&arriving_fds_));
     // One that has said too little may have had its time.
-    arrivals_ |= fds.size() > 1 || fds[0].revents != 0;
+    arrivals_ |= arriving_fds_.size() > 1 || arriving_fds_[0].revents != 0;
   }
   loaded_at_ = Clock::Steady().Now();
   worker_->SpinFor(Clock::Duration(0));

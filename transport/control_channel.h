@@ -58,8 +58,8 @@ LaneHello DecodeLanePreface(const std::array<char, kLanePrefaceBytes>& bytes);
 //
 // Ownership: owns the socket.
 // Threads:   single-threaded.
-// Blocking:  never: Send() queues, Flush() and Receive() do what the socket takes or has now.
-// Errors:    the first is final and comes back from every later call. Unavailable: the peer is
+// Blocking:  never: Send() queues, Flush(), Next() and Receive() do what the socket takes or has
+// now. Errors:    the first is final and comes back from every later call. Unavailable: the peer is
 //            gone or silent. InvalidArgument: it sent what is no message. Unauthenticated: one side
 //            does not believe the other.
 class ControlChannel {
@@ -73,9 +73,14 @@ class ControlChannel {
   ControlChannel(UniqueFd socket, std::string peer, bool expect_preface,
                  std::unique_ptr<TlsStream> tls, const Clock& clock = Clock::Steady());
 
+  ~ControlChannel();
+
   absl::Status Send(const control::ControlMessage& message);
   absl::Status Flush();
-  // The next message but Ping, or nothing now.
+  // The next message but Ping, or null: nothing now. It stays until the next call. One of up to
+  // some KiB, as Receipts are, is parsed without an allocation.
+  absl::StatusOr<const control::ControlMessage*> Next();
+  // The same to keep.
   absl::StatusOr<std::optional<control::ControlMessage>> Receive();
 
   // Nothing more will be sent: the peer hears of it behind what was. Does nothing while that still
@@ -125,7 +130,7 @@ class ControlChannel {
 
  private:
   absl::Status Fail(absl::Status status);
-  absl::Status ReceiveInto(std::optional<control::ControlMessage>& message);
+  struct Parsed;  // the message that Next() returned last
   absl::Status TakePing(uint64_t question, uint64_t answer);
   absl::Status ReadSome();
   absl::Status TakeWire(absl::string_view bytes);
@@ -140,6 +145,7 @@ class ControlChannel {
   bool preface_expected_;
   std::string preface_;  // of the peer, so far
   std::string inbox_;    // messages: at most one and a read
+  const std::unique_ptr<Parsed> parsed_;
   std::string waiting_;  // with TLS: messages that wait for the handshake
   std::string outbox_;   // for the socket; with waiting_ at most kOutboxBytesMax
   Clock::Duration last_sent_;

@@ -60,6 +60,19 @@ check_path() {
   ((copies == 0)) || fail "$1, $2: $3 copies $copies times, $(sum "$large" "$3" 4) bytes"
 }
 
+# check_control KIND SIDE: what its control thread, the main one, allocates differs from one session to the
+# next by a few, since it notes the time's events too; it must not grow with packets or their receipts. Inside
+# TLS OpenSSL allocates once for a record that it reads and three times for one that it writes.
+check_control() {
+  local small=$1-small-$2.counts large=$1-large-$2.counts grown packets=$((large_mib - small_mib)) most
+  most=$((packets / 10))
+  [[ $1 != sealed ]] || most=$packets
+  (($(sum "$small" - 2) > 0)) || fail "$small: there is no main thread"
+  grown=$(($(sum "$large" - 2) - $(sum "$small" - 2)))
+  say "$1, $2, control thread: $(sum "$large" - 2) allocations, $grown of them for $packets packets more"
+  ((grown < most)) || fail "$1, $2: the control thread allocates $grown times more for $packets packets more"
+}
+
 # sum FILE NAME COLUMN: of the threads of that name.
 sum() { awk -v name="$2" -v column="$3" '$1 == name { total += $column } END { print total + 0 }' "$scratch/$1"; }
 
@@ -82,7 +95,9 @@ for kind in plain crc-off sealed; do
   check_path "$kind" send godwit-worker
   check_path "$kind" receive godwit-worker
   check_path "$kind" receive godwit-loader
-  # Whoever does it: the payload is copied nowhere in the program. (Its control thread allocates, for receipts.)
+  check_control "$kind" send
+  check_control "$kind" receive
+  # Whoever does it: the payload is copied nowhere in the program.
   for side in send receive; do
     bytes=$(awk '{ total += $4 } END { print total + 0 }' "$scratch/$kind-large-$side.counts")
     ((bytes == 0)) || fail "$kind, $side: $bytes bytes are copied in pieces of a page or more"

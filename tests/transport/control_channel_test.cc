@@ -130,6 +130,33 @@ TEST_F(ControlChannelTest, TheLargestMessagePasses) {
   EXPECT_EQ(Receive(), reason);
 }
 
+// Parsed into memory that the message after it takes as well: so nothing of one may be left in the
+// other, however large they are.
+TEST_F(ControlChannelTest, AMessageStaysUntilTheNextIsAskedFor) {
+  control::ControlMessage receipts;
+  for (uint64_t lane = 0; lane < 3; ++lane) {
+    receipts.mutable_receipts()->add_lane_packets(lane << 40);
+  }
+  const std::string reason(20'000, 'r');
+  Arrive(receipts);
+  Arrive(AbortWith(reason));
+  Arrive(receipts);
+  for (const bool large : {false, true, false}) {
+    const absl::StatusOr<const control::ControlMessage*> next = channel_->Next();
+    ASSERT_TRUE(next.ok()) << next.status();
+    ASSERT_NE(*next, nullptr);
+    EXPECT_TRUE(channel_->Tick().ok());  // asks for no message
+    if (large) {
+      EXPECT_EQ((*next)->abort().reason(), reason);
+    } else {
+      EXPECT_EQ((*next)->SerializeAsString(), receipts.SerializeAsString());
+    }
+  }
+  const absl::StatusOr<const control::ControlMessage*> none = channel_->Next();
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_EQ(*none, nullptr);
+}
+
 TEST_F(ControlChannelTest, PingIsHeardButNotHandedOn) {
   control::ControlMessage ping;
   ping.mutable_ping();
