@@ -1,6 +1,6 @@
 """Tables of what callgrind has counted in sessions of two sizes: bench/instructions.
 
-usage: instructions_table.py DIR     the results of bench/lab/instructions
+usage: instructions_table.py DIR [--json]     the results of bench/lab/instructions
 """
 
 import collections
@@ -140,9 +140,31 @@ def cell(values):
     return f"{shown(statistics.median(values))} ({shown(min(values))} to {shown(max(values))})"
 
 
+def as_json(sessions, packets, rounds):
+    """Of each round our own code's instructions a packet by thread, and how often workers go round a packet;
+    and what goes with packets and what with rounds."""
+    found = {"rounds": [], "workers": {}}
+    for costs, calls in rounds:
+        own = {f"{NAMES[side]} {role}": 0.0 for side in NAMES for role in ("worker", "loader", "control", "others")}
+        for (side, role, where, _), cost in costs.items():
+            if kind(where) == OWN_CODE:
+                own[f"{NAMES[side]} {role}"] += cost
+        found["rounds"].append({"own": own, "goes_round": {
+            NAMES[side]: sum(count for (at, role, function), count in calls.items()
+                             if at == side and role == "worker" and STEP in function) for side in NAMES}})
+    if len(sessions) > 5:  # with fewer it is chance what goes with which
+        for side in NAMES:
+            packet, once, off = packets_and_rounds(sessions, packets, side)
+            found["workers"][NAMES[side]] = {"a_packet": packet, "a_round": once, "off": off}
+    print(json.dumps(found))
+
+
 def main():
     sessions, packets = read(sys.argv[1]), packet_counts(sys.argv[1])
     rounds = slopes(sessions, packets)
+    if "--json" in sys.argv[2:]:
+        as_json(sessions, packets, rounds)
+        return
 
     def cost(wanted):
         return [sum(value for key, value in costs.items() if wanted(*key)) for costs, _ in rounds]

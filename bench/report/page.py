@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""page.py RESULTS.json FOLDER: writes FOLDER/performance.md and FOLDER/performance/*.svg."""
+"""page.py RESULTS.json FOLDER: writes FOLDER/performance.md and FOLDER/performance/*.svg, of RESULTS.json and of
+lab.json beside it, if there is one."""
 
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import growth  # noqa: E402
+import lab as lab_results  # noqa: E402
 from plots import plot  # noqa: E402
 from results import (DEFAULT, DEVICES, GIB, LANES, PACKETS, Results, cpu, median, packet_key,  # noqa: E402
                      percentile, rate, source_cpu, target_cpu)
@@ -60,13 +62,18 @@ def table(head, rows):
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows]) + "\n"
 
 
-def machine_text(data):
+def run_text(data):
     machine = data["machine"]
     dirty = "" if data["clean"] else ", with changes that are not in it"
     return (
         f"`{data['command']}` on {data['began']}, commit `{data['commit'][:12]}`{dirty}: {machine['cpus']} CPUs "
         f"({machine['cpu']}{', a virtual machine' if machine['hypervisor'] else ''}), "
-        f"{machine['memory_bytes'] / GIB:.0f} GiB, Linux {data['kernel']}. {data['rounds']} "
+        f"{machine['memory_bytes'] / GIB:.0f} GiB, Linux {data['kernel']}")
+
+
+def machine_text(data):
+    return (
+        f"{run_text(data)}. {data['rounds']} "
         f"round{'s, every second one in reverse order' if data['rounds'] > 1 else ''}; "
         f"files of {size(data['bytes'])} in memory, all pages there before. TCP on loopback, "
         f"congestion control {data['congestion']}. Load of the machine before and after: {data['load_before']} and "
@@ -237,6 +244,45 @@ def by_hand(name):
         return file.read()
 
 
+def lab_text(lab):
+    if lab is None:
+        return "**Not run**: `tools/bench --lab`.\n"
+    data = lab.data
+    failed = "".join(f"- **{entry['part']}: failed**: {entry['why']}\n" for entry in data["failed"])
+    ways = table(["way", "MiB/s", "× ib_send_bw", "× `queue_pair_floor`", "sender's CPU idle, part of the time"],
+                 lab_results.queue_pair_rows(lab))
+    qemu = table(["MiB", "PRE_COPY", "way", "all, ms", "downtime, ms", "CPU seconds", "memory, MiB", "rate, × QEMU",
+                  "downtime, × QEMU"], lab_results.qemu_rows(lab))
+    counted = table(["own code, instructions a packet", "source", "target", "both"], lab_results.instruction_rows(lab))
+    rounds = table(["worker", "goes round, times a packet", "a packet by itself", "a round by itself",
+                    "sessions are off by at most"], lab_results.worker_rows(lab))
+    return f"""{run_text(data)}; in it {data["emulator"]} emulates machines of one CPU, with Linux {data["guest_kernel"]}. {data["rounds"]}
+rounds, every second one in reverse order. Load before and after: {data["load_before"]} and {data["load_after"]}. CPUs are emulated, so that only
+ratios mean anything, and not even those of code that leans on a real CPU's instructions: CRCs are off.
+{chr(10) + failed if failed else ""}
+`bench/beside-ib-send-bw`: messages of 1 MiB over 4 queue pairs of soft-RoCE between two VMs, by perftest from a buffer to a
+buffer; and from a file in memory to a file in memory by `bench/queue_pair_floor.c`, which does pread, ibv_post_send, a receive
+and pwrite and nothing else, and by godwit:
+
+{ways}
+`bench/beside-qemu`: a `godwit_synth` VFIO device's state moves to another one in the same VM, by QEMU's multifd transfer and by
+godwit, 4 channels or lanes each. With PRE_COPY all but 2 MiB can be read at once, 1 MiB a second is dirty again, and
+1.5 s of downtime are allowed. "Drivers alone" is one thread that reads from the one and writes to the other, with one buffer of
+1 MiB; "bare TCP" is two processes with such a buffer each, that read and send, receive and write with blocking calls over
+one connection, and do nothing else:
+
+{qemu}
+Godwit's time includes its connecting and making its arenas; QEMU's memory is what it grew by. The CPU seconds of queue
+pairs lack what soft-RoCE does in threads of the kernel's.
+
+`bench/instructions`: what callgrind counts of sessions of 64 and of 448 MiB over 4 queue pairs of one VM, divided by the 384
+packets of 1 MiB that are between them:
+
+{counted}
+{rounds}
+"""
+
+
 def commands_text(results):
     seen = {}
     for sample in results.data["samples"]:
@@ -288,14 +334,14 @@ def limits_text(results):
             "sends receipts, and the start of both programs, is not in it.\n")
 
 
-def page(results):
+def page(results, lab):
     data = results.data
     wanting = "".join(f"- **{e['key']}: {kind}**: {e['why']}\n" for kind in ("missing", "failed") for e in data[kind])
     return f"""# How fast Godwit is
 
-Written by `tools/bench` from its samples, every one of which is in
-[performance/results.json](performance/results.json); `tools/bench --render FILE` writes it anew from such a
-file. Do not edit it: three of its sections, with dates of their own, are
+Written by `tools/bench` and `tools/bench --lab` from their samples, every one of which is in
+[performance/results.json](performance/results.json) and [performance/lab.json](performance/lab.json); `tools/bench
+--render FILE` writes it anew from them. Do not edit it: what was measured by hand, at dates of its own, is in
 `bench/report/big_streams.md`, `ways.md` and `lab.md`. What is measured and how is in [measuring.md](measuring.md).
 
 {machine_text(data)}
@@ -308,7 +354,7 @@ says nothing of another machine, nor of this one at another hour. What is "by ha
 {chr(10) + wanting if wanting else ""}
 ## Targets
 
-{table(["figure", "target", "measured", ""], targets(results))}{limits_text(results)}{apart_text(results)}{reference_lanes_text(results)}
+{table(["figure", "target", "measured", ""], targets(results, lab))}{limits_text(results)}{apart_text(results)}{reference_lanes_text(results)}
 ## Beside the C reference
 
 `bench/floor.c` does pread, send, recv and pwrite with blocking calls and nothing else: no order, no checks.
@@ -362,6 +408,7 @@ target in memory of the process's own, which the last columns count.
 {by_hand("ways.md")}
 ## In the lab: beside QEMU and ib_send_bw
 
+{lab_text(lab)}
 {by_hand("lab.md")}
 ## Pieces
 
@@ -381,7 +428,7 @@ def main(arguments):
         return 2
     try:
         results = Results.read(arguments[0])
-        text = page(results)
+        text = page(results, lab_results.Lab.read(os.path.join(os.path.dirname(arguments[0]), "lab.json")))
     except (OSError, ValueError, KeyError) as error:
         print(f"bench: {arguments[0]}: these are not the results of tools/bench: {error!r}", file=sys.stderr)
         return 2

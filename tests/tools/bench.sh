@@ -46,13 +46,14 @@ for row in 'socat' 'dd ' 'mbuffer' 'QEMU multifd, 2' 'QEMU multifd, 8' 'iperf3, 
 done
 # Every target has its figure and what it comes to, or the reason why it has none.
 targets() { sed -n '/^## Targets/,/^## Beside/p' "$page/performance.md" | grep '^| ' | tail -n +2; }
-by_hand=$(targets | grep --count --extended-regexp 'by hand|tests? .*counts?\b')
-measured=$(($(targets | wc -l) - by_hand))
+readonly others='^\| lab,|tests? .*counts?\b'  # what this run does not measure
+measured=$(($(targets | wc -l) - $(targets | grep --count --extended-regexp "$others")))
 ((measured == 22)) || fail "the page has $measured targets that a run measures, not 22"
-! targets | grep --extended-regexp --invert-match 'by hand|tests? .*counts?\b' \
+! targets | grep --extended-regexp --invert-match "$others" \
   | grep --invert-match --extended-regexp '[0-9].*\| (met|\*\*not met\*\*|undecided)[^|]*\|$|missing: ' > "$scratch/silent" \
   || fail "a target has no figure, or no verdict: $(text silent)"
-((by_hand > 0)) || fail "the page has no target that is measured by hand"
+(($(targets | grep --count '^| lab, .* not run: .tools/bench --lab. |$') == 12)) || fail "of what the lab measures the page does not say that it was not run"
+(($(targets | grep --count --extended-regexp 'tests? .*counts?\b') == 2)) || fail "the page lacks what tests count"
 ! targets | grep --quiet '| *|$' || fail "the page says nothing of a target: $(targets | grep '| *|$')"
 for plot in throughput-lanes throughput-packets throughput-devices cpu-lanes memory-devices; do
   python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$page/performance/$plot.svg" \
@@ -183,8 +184,48 @@ assert made_up.slowest_over_fastest(["a", "c"], rate) == []
 assert over([], 1.0, True) is None
 PYTHON
 
+# ---- What the lab has measured, made up: ratios inside a round, a part that failed, a target between the rounds.
+PYTHONPATH="${BENCH%/*}/../bench/report" python3 - << 'PYTHON' 2> "$scratch/lab.err" || fail "the lab's figures: $(text lab.err)"
+from lab import Lab, instruction_rows, qemu_rows, queue_pair_rows, worker_rows
+from targets import MET, NOT_MET, UNDECIDED, lab_targets
+def queue_pair(way, round_, rate):
+    return {"way": way, "round": round_, "mib_a_second": rate, "idle_s": 1, "of_s": 4}
+def qemu(way, round_, total, downtime, mib=1024, precopy="no"):
+    return {"way": way, "round": round_, "mib": mib, "precopy": precopy, "total_ms": total, "downtime_ms": downtime,
+            "cpu_s": 1, "memory_mib": 10}
+def counted(worker):
+    own = {f"{side} {role}": 0 for side in ("source", "target") for role in ("worker", "loader", "control", "others")}
+    return {"own": {**own, "source worker": worker, "target loader": 300, "target others": 7}, "goes_round": {"source": 0.5, "target": 0.6}}
+lab = Lab({"failed": [{"part": "qemu-256", "why": "the lab failed"}],
+           "queue_pairs": [queue_pair(*of) for of in (("ib_send_bw", 1, 100), ("godwit", 1, 90), ("queue_pair_floor", 1, 95),
+                                                      ("godwit", 2, 60), ("ib_send_bw", 2, 50), ("godwit", 3, 70))],
+           "qemu": [qemu(*of) for of in (("qemu", 1, 4000, 3000), ("tcp", 1, 2000, 1500), ("verbs", 1, 8000, 7000),
+                                         ("qemu", 2, 6000, 3000), ("tcp", 2, 2000, 1200))],
+           "instructions": {"rounds": [counted(4000), counted(4500)], "workers": {}}})
+assert lab.queue_pair_ratios("godwit", "ib_send_bw") == [0.9, 1.2]  # round 3 has no other
+assert lab.qemu_rates(1024, "no", "tcp") == [2, 3] and lab.qemu_ratios(1024, "no", "tcp", "downtime_ms") == [0.5, 0.4]
+assert lab.instructions() == [4307, 4807] and lab.instructions("source") == [4000, 4500] and lab.instructions("", "loader") == [300, 300]
+rows = {row[0]: row[1:] for row in lab_targets(lab)}
+assert len(rows) == 12, rows
+def verdict(what):
+    return next(row[2] for name, row in rows.items() if what in name)
+assert verdict("ib_send_bw") == UNDECIDED and "alone: 0.95 ×" in next(r[1] for n, r in rows.items() if "ib_send_bw" in n)
+assert verdict("1024 MiB, without PRE_COPY, CRC off, against QEMU multifd: rate") == MET + ", in each of 2 rounds"
+assert verdict("1024 MiB, without PRE_COPY, CRC off, against QEMU multifd: downtime") == MET + ", in each of 2 rounds"
+assert verdict("1024 MiB, with PRE_COPY, CRC off, against QEMU multifd: rate") == "not run"
+assert verdict("256 MiB, with PRE_COPY, CRC off, against QEMU multifd: rate") == "failed: the lab failed"
+assert verdict("over TCP: rate") == "not run" and verdict("instructions") == MET
+assert [row[3] for row in lab_targets(None)] == ["not run: `tools/bench --lab`"] * 12
+assert [row[2] for row in qemu_rows(lab)] == ["QEMU, TCP", "godwit, TCP", "godwit, queue pairs"]
+assert queue_pair_rows(lab)[2][1:] == ["70.0 (60.0 to 90.0)", "1.05 (0.90 to 1.20)", "0.95", "0.25"], queue_pair_rows(lab)
+assert instruction_rows(lab)[-1] == ["**all**", "4,250 (4,000 to 4,500)", "307", "4,557 (4,307 to 4,807)"], instruction_rows(lab)
+assert worker_rows(lab) == [["source", "0.50", "–", "–", "–"], ["target", "0.60", "–", "–", "–"]]
+lab.data["instructions"]["rounds"] = [counted(5000)]
+assert {row[0]: row for row in lab_targets(lab)}["lab, instructions a packet in our own code, queue pairs, CRC off, both sides"][3] == NOT_MET
+PYTHON
+
 # ---- Wrong usage.
-for wrong in '--rounds 0' '--size 3' '--size 65MiB' '--more' '--out' '--compare one'; do
+for wrong in '--lab --quick' '--lab --size 1GiB' '--lab --rounds 0' '--rounds 0' '--size 3' '--size 65MiB' '--more' '--out' '--compare one'; do
   read -ra words <<< "$wrong"
   run wrong "$BENCH" "${words[@]}"
   check_code "tools/bench $wrong" "$code" 2 wrong.err
