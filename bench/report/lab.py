@@ -38,6 +38,11 @@ class Lab:
         ours, theirs = self.queue_pairs.get(way, {}), self.queue_pairs.get(other, {})
         return [ours[r]["mib_a_second"] / theirs[r]["mib_a_second"] for r in sorted(ours) if r in theirs]
 
+    def stays(self):
+        """(migrations of QEMU's after which its target's device stayed in RESUMING, all of its migrations)"""
+        ways = [sample["way"] for sample in self.data["qemu"]]
+        return ways.count("qemu_stays"), ways.count("qemu_stays") + ways.count("qemu")
+
     def qemu_values(self, mib, precopy, way, field):
         return [sample[field] for _, sample in sorted(self.qemu.get((mib, precopy, way), {}).items())]
 

@@ -75,6 +75,13 @@ migrate() {
   done
 }
 
+# For those that don't end.
+kill_both() {
+  kill -KILL "$source_pid" "$target_pid"
+  wait "$source_pid" "$target_pid" || true
+  exec 3>&- 4<&- 5>&- 6<&-
+}
+
 end_both() {
   source_qmp quit > /dev/null
   target_qmp quit > /dev/null
