@@ -70,8 +70,8 @@ class SessionBase {
 
   // What keeps the channel alive while devices are busy. Its errors show at the next call.
   void KeepAlive();
-  // The next message, which stays until the next call, or null: nothing now. Abort comes back as an
-  // error.
+  // The next message, or null: nothing now. It stays until the next one is asked for, here or by
+  // Receive(), Await() or PreferPeersReason(). Abort comes back as an error.
   absl::StatusOr<const control::ControlMessage*> Next();
   // The same to keep.
   absl::StatusOr<std::optional<control::ControlMessage>> Receive();

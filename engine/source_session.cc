@@ -110,6 +110,7 @@ absl::Status SourceSession::Impl::Stream() {
   while (true) {
     GODWIT_ASSIGN_OR_RETURN(const control::ControlMessage* const message, Next());
     if (message != nullptr) {
+      // A copy, since it asks for the next message.
       if (message->has_loaded()) return TakeLoaded(control::Loaded(message->loaded()));
       GODWIT_ASSIGN_OR_RETURN(const bool taken, TakeFlow(*message));
       if (!taken) return OutOfTurn(*message);

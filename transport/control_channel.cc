@@ -77,7 +77,7 @@ struct ControlChannel::Parsed {
     return options;
   }
 
-  alignas(std::max_align_t) std::array<char, 4096> memory;
+  alignas(std::max_align_t) std::array<char, kControlParseBytes> memory;
   google::protobuf::Arena arena{Options(absl::MakeSpan(memory))};
 };
 

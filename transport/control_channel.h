@@ -30,6 +30,8 @@ inline constexpr size_t kControlPrefaceBytes = 8;  // "GODWIT", trust, version
 inline constexpr size_t kLanePrefaceBytes = 28;    // "GODWITLN", session id, be16 generation, lane
 inline constexpr size_t kSessionIdBytes = 16;
 inline constexpr size_t kControlMessageBytesMax = 64 * 1024;
+// Where a message is parsed; a larger one allocates. Receipts of 64 lanes and 64 devices take 3 KiB.
+inline constexpr size_t kControlParseBytes = 4096;
 inline constexpr std::chrono::seconds kControlPingInterval{1};
 inline constexpr std::chrono::seconds kControlSilenceMax{8};
 inline constexpr std::chrono::milliseconds kProbeInterval{5};
@@ -58,8 +60,8 @@ LaneHello DecodeLanePreface(const std::array<char, kLanePrefaceBytes>& bytes);
 //
 // Ownership: owns the socket.
 // Threads:   single-threaded.
-// Blocking:  never: Send() queues, Flush(), Next() and Receive() do what the socket takes or has
-// now. Errors:    the first is final and comes back from every later call. Unavailable: the peer is
+// Blocking:  never: Send() queues; Flush(), Next() and Receive() do what the socket has now.
+// Errors:    the first is final and comes back from every later call. Unavailable: the peer is
 //            gone or silent. InvalidArgument: it sent what is no message. Unauthenticated: one side
 //            does not believe the other.
 class ControlChannel {
@@ -77,8 +79,8 @@ class ControlChannel {
 
   absl::Status Send(const control::ControlMessage& message);
   absl::Status Flush();
-  // The next message but Ping, or null: nothing now. It stays until the next call. One of up to
-  // some KiB, as Receipts are, is parsed without an allocation.
+  // The next message but Ping, or null: nothing now. It stays until the next Next() or Receive().
+  // Parsed without an allocation if there is room for it in kControlParseBytes, as for Receipts.
   absl::StatusOr<const control::ControlMessage*> Next();
   // The same to keep.
   absl::StatusOr<std::optional<control::ControlMessage>> Receive();

@@ -3,11 +3,15 @@
 #include "transport/control_channel.h"
 
 #include <gmock/gmock.h>
+#include <google/protobuf/arena.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -128,6 +132,25 @@ TEST_F(ControlChannelTest, TheLargestMessagePasses) {
     Arrive(bytes.substr(at, 10'000));
   }
   EXPECT_EQ(Receive(), reason);
+}
+
+// As protobuf's arrays grow by doubling they take more than their numbers.
+TEST(ControlParseTest, TheLargestReceiptsHaveRoomWithoutAnAllocation) {
+  control::ControlMessage sent;
+  for (int i = 0; i < 64; ++i) {
+    sent.mutable_receipts()->add_lane_packets(UINT64_MAX);
+    sent.mutable_receipts()->add_device_packets(UINT32_MAX);
+    sent.mutable_receipts()->add_device_bytes(UINT64_MAX);
+  }
+  alignas(std::max_align_t) std::array<char, kControlParseBytes> memory;
+  google::protobuf::ArenaOptions options;
+  options.initial_block = memory.data();
+  options.initial_block_size = memory.size();
+  google::protobuf::Arena arena(options);
+  auto* const parsed = google::protobuf::Arena::CreateMessage<control::ControlMessage>(&arena);
+  ASSERT_TRUE(parsed->ParseFromString(sent.SerializeAsString()));
+  EXPECT_EQ(parsed->receipts().device_bytes_size(), 64);
+  EXPECT_EQ(arena.SpaceAllocated(), kControlParseBytes);
 }
 
 // Parsed into memory that the message after it takes as well: so nothing of one may be left in the
