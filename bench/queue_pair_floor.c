@@ -32,13 +32,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { kQueuePairsMax = 64, kDepthMax = 1024, kPacketBytesMax = 64 << 20, kCompletionsAtOnce = 16 };
+enum { kQueuePairsMax = 64, kDepthMax = 128, kPacketBytesMax = 64 << 20, kCompletionsAtOnce = 16 };
 
 // What a side tells the other of itself over a TCP connection; both are this program.
 struct Address {
   union ibv_gid gid;
   uint32_t queue_pairs[kQueuePairsMax];
   uint64_t file_bytes;  // the source's
+  uint64_t packet_bytes;
+  uint64_t count;  // of queue pairs
 };
 
 struct Side {
@@ -151,13 +153,21 @@ static void Whole(ssize_t moved, size_t wanted, const char* what) {
 static void Connect(struct Side* side) {
   struct ibv_port_attr port;
   Check(ibv_query_port(side->context, 1, &port), "ibv_query_port");
-  struct Address mine = {.file_bytes = side->file_bytes}, others;
+  struct Address mine = {.file_bytes = side->file_bytes,
+                         .packet_bytes = side->packet_bytes,
+                         .count = (uint64_t)side->queue_pairs},
+                 others;
   Check(ibv_query_gid(side->context, 1, side->gid_index, &mine.gid), "ibv_query_gid");
   for (int i = 0; i < side->queue_pairs; ++i) mine.queue_pairs[i] = side->queue_pair[i]->qp_num;
   Whole(send(side->socket, &mine, sizeof(mine), MSG_NOSIGNAL), sizeof(mine),
         "telling the other side");
   Whole(recv(side->socket, &others, sizeof(others), MSG_WAITALL), sizeof(others),
         "hearing the other side");
+  if (others.packet_bytes != mine.packet_bytes || others.count != mine.count) {
+    fprintf(stderr,
+            "queue_pair_floor: both sides want the same --queue-pairs and --packet-bytes\n");
+    exit(2);
+  }
   if (side->file_bytes == 0) side->file_bytes = others.file_bytes;
 
   for (int i = 0; i < side->queue_pairs; ++i) {
@@ -234,6 +244,7 @@ static void SendPacket(const struct Side* side, uint64_t packet, uint64_t buffer
   const off_t at = (off_t)(packet * side->packet_bytes);
   for (size_t done = 0; done < bytes;) {
     const ssize_t got = pread(side->file, memory + done, bytes - done, at + (off_t)done);
+    if (got == 0) errno = EIO;  // it has become shorter
     if (got <= 0) Die("reading the source file");
     done += (size_t)got;
   }

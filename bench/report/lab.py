@@ -70,9 +70,10 @@ def cell(values, digits=2):
 
 
 def queue_pair_rows(lab):
+    """The last column without the first round, in which who sends waits for the other host to look at its file."""
     return [[label, cell([s["mib_a_second"] for _, s in sorted(lab.queue_pairs.get(way, {}).items())], 1),
              cell(lab.queue_pair_ratios(way, "ib_send_bw")), cell(lab.queue_pair_ratios(way, "queue_pair_floor")),
-             cell([s["idle_s"] / s["of_s"] for _, s in sorted(lab.queue_pairs.get(way, {}).items())])]
+             cell([s["idle_s"] / s["of_s"] for r, s in sorted(lab.queue_pairs.get(way, {}).items()) if r > 1])]
             for way, label in QUEUE_PAIR_WAYS if way in lab.queue_pairs]
 
 
