@@ -74,6 +74,7 @@ diff "$docs/performance.md" "$scratch/tree/performance.md" > /dev/null || fail "
 for plot in "$docs"/performance/*.svg; do
   cmp --silent "$plot" "$scratch/tree/performance/${plot##*/}" || fail "$plot is not what tools/bench --render makes"
 done
+! grep --quiet 'not run' "$docs/performance.md" || fail "docs/performance.md has targets that were not measured"
 echo '{"rounds": 1}' > "$scratch/none.json"
 run render "$BENCH" --render "$scratch/none.json" --page "$scratch/never"
 check_code "--render of something else" "$code" 2 render.err
