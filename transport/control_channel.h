@@ -30,7 +30,8 @@ inline constexpr size_t kControlPrefaceBytes = 8;  // "GODWIT", trust, version
 inline constexpr size_t kLanePrefaceBytes = 28;    // "GODWITLN", session id, be16 generation, lane
 inline constexpr size_t kSessionIdBytes = 16;
 inline constexpr size_t kControlMessageBytesMax = 64 * 1024;
-// Where a message is parsed; a larger one allocates. Receipts of 64 lanes and 64 devices take 3 KiB.
+// Where a message is parsed; a larger one allocates. Receipts of 64 lanes and 64 devices take some
+// 3 KiB of it.
 inline constexpr size_t kControlParseBytes = 4096;
 inline constexpr std::chrono::seconds kControlPingInterval{1};
 inline constexpr std::chrono::seconds kControlSilenceMax{8};
