@@ -196,9 +196,10 @@ absl::Status Loader::LoadAll() {
 
 // What is announced for the worker's sake says what is loaded, too.
 bool Loader::ReceiptDue(uint32_t loaded_packets, bool next_is_there) const {
-  if (!next_is_there && !hold_receipts_.load(std::memory_order_relaxed)) return true;
-  return loaded_packets >=
-         uint64_t{announced_packets_.load(std::memory_order_relaxed)} + packets_a_receipt_;
+  const bool hold = hold_receipts_.load(std::memory_order_relaxed);
+  if (!next_is_there && !hold) return true;
+  return loaded_packets >= uint64_t{announced_packets_.load(std::memory_order_relaxed)} +
+                               (hold ? half_window_ : packets_a_receipt_);
 }
 
 bool Loader::Continues(const PacketHeader& header) const {

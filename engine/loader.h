@@ -68,6 +68,8 @@ class Loader {
   void LetWorkerHelp(bool driver);
   // From now on that the next packet is not there makes no receipt due.
   void HoldReceipts() { hold_receipts_.store(true, std::memory_order_relaxed); }
+  // Of how many the source has heard that they are loaded, or is to hear now.
+  uint32_t announced_packets() const { return announced_packets_.load(std::memory_order_relaxed); }
   // The source hears that so many packets are loaded. From any thread.
   void AnnouncedLoaded(uint32_t packets) {
     announced_packets_.store(packets, std::memory_order_relaxed);

@@ -65,6 +65,7 @@ class TargetSession::Impl final : public SessionBase {
   // Whether it is the source's Stopping, which comes once.
   bool TakeStopping(const control::ControlMessage& message);
   absl::Status LoaderFailure() const;
+  absl::Status SendDueReceipts();
   absl::Status SendReceipts();
   // As far as the source does without them: for so many packets.
   void HoldReceipts(uint32_t packets);
@@ -117,11 +118,13 @@ class TargetSession::Impl final : public SessionBase {
   bool statistics_ready_ ABSL_GUARDED_BY(statistics_mutex_) = false;
   SessionStatistics last_statistics_ ABSL_GUARDED_BY(statistics_mutex_);  // then
 
-  bool resuming_ = false;             // a device may have left RUNNING
-  bool promised_ = false;             // Loaded was sent: the source may have committed
-  bool committed_ = false;            // it has
-  bool owner_ = false;                // the devices run here, and the VM is ours
-  bool in_doubt_ = false;             // they should not run here, and one may
+  bool resuming_ = false;   // a device may have left RUNNING
+  bool promised_ = false;   // Loaded was sent: the source may have committed
+  bool committed_ = false;  // it has
+  bool owner_ = false;      // the devices run here, and the VM is ours
+  bool in_doubt_ = false;   // they should not run here, and one may
+  bool holds_receipts_ = false;
+  uint32_t receipts_due_ = 0;         // of the worker's, when they were last sent
   control::ControlMessage receipts_;  // the last that was sent, but for bytes: those are newer
   bool arrivals_ = true;              // who connects may have something for us
   std::vector<pollfd> arriving_fds_;  // of who connects

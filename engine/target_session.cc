@@ -33,13 +33,13 @@ absl::Status TargetSession::Impl::Load() {
       GODWIT_RETURN_IF_ERROR(CheckCancelled());
       arrivals_ = true;
       GODWIT_RETURN_IF_ERROR(FollowLanes());
-      GODWIT_RETURN_IF_ERROR(SendReceipts());
+      GODWIT_RETURN_IF_ERROR(SendDueReceipts());
       continue;
     }
     GODWIT_RETURN_IF_ERROR(LoaderFailure());
     if (worker_->failed()) return worker_->status();
     GODWIT_RETURN_IF_ERROR(FollowLanes());
-    GODWIT_RETURN_IF_ERROR(SendReceipts());
+    GODWIT_RETURN_IF_ERROR(SendDueReceipts());
     PublishProgress();
     GODWIT_RETURN_IF_ERROR(CheckProgress());
     arriving_fds_.clear();
@@ -117,6 +117,7 @@ void TargetSession::Impl::HoldReceipts(uint32_t packets) {
   const bool hold = packets >= 2 && ProcessorsToRunOn() < kProcessorsToOverlap;
   worker_->SetReceiptPackets(packets, hold);
   if (!hold) return;
+  holds_receipts_ = true;
   for (const auto& loader : loaders_) loader->HoldReceipts();
 }
 
@@ -145,6 +146,18 @@ absl::Status TargetSession::Impl::LoaderFailure() const {
     if (loader->phase() == Loader::Phase::kFailed) return loader->status();
   }
   return absl::OkStatus();
+}
+
+// This thread wakes up for other reasons too, and those are none to tell of what may be held.
+absl::Status TargetSession::Impl::SendDueReceipts() {
+  const uint32_t due = worker_->receipts_due();
+  bool send = !holds_receipts_ || std::exchange(receipts_due_, due) != due;
+  const control::Receipts& sent = receipts_.receipts();
+  for (int i = 0; !send && i < static_cast<int>(loaders_.size()); ++i) {
+    send = sent.device_packets_size() == 0 ||
+           loaders_[static_cast<size_t>(i)]->announced_packets() > sent.device_packets(i);
+  }
+  return send ? SendReceipts() : absl::OkStatus();
 }
 
 absl::Status TargetSession::Impl::SendReceipts() {

@@ -14,8 +14,10 @@
 namespace godwit {
 namespace {
 
-// How long a receipt waits for more packets at most. Less than what a source takes for late.
-constexpr std::chrono::milliseconds kHoldReceiptsMax{80};
+// How long a held receipt waits for one more packet at most: less than what a source takes for
+// late. And for how long in all: packets that come so seldom leave nobody waiting for buffers.
+constexpr std::chrono::milliseconds kHoldAfterPacketMax{80};
+constexpr std::chrono::milliseconds kHoldReceiptsMax{400};
 
 // Half of a lane's queue; of many lanes a quarter of all. Each receipt wakes up both control
 // threads and the source's worker, and a worker has to make way for one of them. More than so many
@@ -219,6 +221,7 @@ absl::StatusOr<size_t> TargetWorker::ReceiveFrom(size_t lane) {
   const size_t count = lanes()[lane]->PollReceived(absl::MakeSpan(received_));
   if (count == 0) return 0;
   const Clock::Duration now = Clock::Steady().Now();
+  received_at_ = now;
   for (size_t i = 0; i < count; ++i) {
     if (!lane_slots_[lane].up) {  // what was under way when it went down
       received_[i] = Buffer();
@@ -325,7 +328,9 @@ bool TargetWorker::LooksAgain(bool received_over_tcp) {
 std::chrono::nanoseconds TargetWorker::OnIdle() {
   if (received_packets_ == announced_packets_) return std::chrono::nanoseconds(-1);
   if (HoldsReceipts()) {
-    const Clock::Duration left = kHoldReceiptsMax - (Clock::Steady().Now() - unannounced_since_);
+    const Clock::Duration now = Clock::Steady().Now();
+    const Clock::Duration left = std::min(kHoldAfterPacketMax - (now - received_at_),
+                                          kHoldReceiptsMax - (now - unannounced_since_));
     if (left.count() > 0) return left;
   }
   NotifyOfReceipts();
@@ -343,6 +348,7 @@ void TargetWorker::NotifyOfReceipts() {
   for (LaneSlot& slot : lane_slots_) slot.unannounced_packets = 0;
   receipt_due_ = false;
   first_of_lane_ = false;
+  receipts_due_.fetch_add(1, std::memory_order_relaxed);
   events().Notify();
 }
 

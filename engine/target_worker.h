@@ -63,6 +63,9 @@ class TargetWorker final : public WorkerBase {
   // lanes. Called once: what it has raised stays so.
   void SetReceiptPackets(uint32_t packets, bool hold);
 
+  // How often it has notified `events` of receipts: those of lane_counters() are worth sending.
+  // Relaxed: the notifier orders it.
+  uint32_t receipts_due() const { return receipts_due_.load(std::memory_order_relaxed); }
   const LaneCounters& lane_counters(size_t lane) const { return lane_counters_[lane]; }
   std::vector<LaneChange> TakeLaneChanges() { return lane_events_.Take(); }
 
@@ -116,8 +119,10 @@ class TargetWorker final : public WorkerBase {
   uint64_t announced_packets_ = 0;         // at the last events().Notify()
   bool receipt_due_ = false;              // some lane has its packets_a_lane_, or a window its half
   bool looked_again_ = true;              // since the last packet over TCP
+  Clock::Duration received_at_{0};        // the last packet
   Clock::Duration unannounced_since_{0};  // the first packet came that is not announced
   bool first_of_lane_ = false;            // one of those is the first of its lane
+  std::atomic<uint32_t> receipts_due_{0};
   std::vector<LaneCounters> lane_counters_;
   LaneEvents lane_events_;
 

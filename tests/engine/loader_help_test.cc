@@ -329,7 +329,7 @@ TEST_F(LoaderHelpTest, WhatTheWorkersWriteWasRefusedIsNotWrittenAgain) {
 }
 
 // No receipt is due for each packet that is loaded before the next one comes.
-TEST_F(LoaderHelpTest, HeldReceiptsAreDueByPartsOfTheWindow) {
+TEST_F(LoaderHelpTest, HeldReceiptsAreDueByHalvesOfTheWindow) {
   FdPair pipe = MakePipe();
   Prepare(std::move(pipe.write));
   loader_->HoldReceipts();
@@ -342,13 +342,14 @@ TEST_F(LoaderHelpTest, HeldReceiptsAreDueByPartsOfTheWindow) {
       while (window_->loaded_packets() < next_index_) std::this_thread::yield();
     }
   };
-  load_up_to(4);
+  load_up_to(kWindowPackets / 2);
   EXPECT_EQ(::poll(&news, 1, 10'000), 1);
+  EXPECT_EQ(loader_->announced_packets(), kWindowPackets / 2);
   progress_->Clear();
-  // The source hears of two more for another reason: the part counts from there.
-  load_up_to(6);
-  loader_->AnnouncedLoaded(6);
-  load_up_to(10);
+  // The source hears of two more for another reason: the next half counts from there.
+  load_up_to(kWindowPackets / 2 + 2);
+  loader_->AnnouncedLoaded(kWindowPackets / 2 + 2);
+  load_up_to(kWindowPackets + 2);
   EXPECT_EQ(::poll(&news, 1, 10'000), 1);
 }
 

@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #include <algorithm>
@@ -13,10 +12,12 @@
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <thread>
 
 #include "base/processors.h"
+#include "tests/engine/on_one_processor.h"
 #include "tests/engine/session_world.h"
 
 namespace godwit {
@@ -74,7 +75,6 @@ class SessionFilesTest : public testing::Test {
   void SetUp() override {
     folder_ = MemoryFolder();
     if (folder_.empty()) GTEST_SKIP() << "there is no /dev/shm here to make files in memory";
-    ASSERT_EQ(::sched_getaffinity(0, sizeof(processors_), &processors_), 0);
     for (const auto& [name, bytes] : sizes_) {
       std::ofstream file(folder_ / (name + ".source"), std::ios::binary);
       std::string content(bytes, '\0');
@@ -86,21 +86,10 @@ class SessionFilesTest : public testing::Test {
     }
   }
   void TearDown() override {
-    ::sched_setaffinity(0, sizeof(processors_), &processors_);
     if (!folder_.empty()) std::filesystem::remove_all(folder_);
   }
 
-  // For the threads that are made from now on.
-  void RunOnOneProcessor() {
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    for (size_t i = 0; i < CPU_SETSIZE; ++i) {
-      if (!CPU_ISSET(i, &processors_)) continue;
-      CPU_SET(i, &one);
-      break;
-    }
-    ASSERT_EQ(::sched_setaffinity(0, sizeof(one), &one), 0);
-  }
+  void RunOnOneProcessor() { one_processor_.emplace(); }
   std::string ContentOf(const std::string& name) const {
     std::ifstream file(folder_ / name, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
@@ -110,7 +99,7 @@ class SessionFilesTest : public testing::Test {
       {"large", 5'000'001}, {"small", 1}, {"empty", 0}, {"page", 4096}};
   std::mt19937 random_{20261122};
   std::filesystem::path folder_;
-  cpu_set_t processors_{};
+  std::optional<OnOneProcessor> one_processor_;
   std::vector<std::string> source_specs_;
   std::vector<std::string> target_specs_;
   uint64_t total_bytes_ = 0;

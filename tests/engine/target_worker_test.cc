@@ -293,6 +293,35 @@ TEST_F(TargetWorkerTest, HoldsThemForAWhileOnly) {
   AwaitNews();
 }
 
+// While packets keep coming there is no hurry to tell of them; but there is an end to it.
+TEST_F(TargetWorkerTest, HoldsThemLongerWhileMoreKeepComing) {
+  const Watchdog watchdog("a worker that holds receipts", kAttemptsCap);
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    Begin();
+    worker_->SetReceiptPackets(kWindowPackets / 2, /*hold=*/true);
+    SendPacket();
+    AwaitNews();
+    const uint32_t times_due = worker_->receipts_due();
+    const auto began = steady_clock::now();
+    bool they_kept_coming = true;
+    bool told = false;
+    for (uint32_t i = 0; !told && i < kWindowPackets / 2 - 1; ++i) {
+      const auto sent_at = steady_clock::now();
+      SendPacket();
+      told = Told(std::chrono::milliseconds(40));
+      they_kept_coming &= steady_clock::now() - sent_at < kSoon;
+    }
+    const auto held = steady_clock::now() - began;
+    ASSERT_TRUE(told) << "packets came for " << held / std::chrono::milliseconds(1) << " ms";
+    EXPECT_EQ(worker_->receipts_due(), times_due + 1);
+    End();
+    if (!they_kept_coming) continue;
+    EXPECT_GT(held, std::chrono::milliseconds(200));
+    return;
+  }
+  FAIL() << "in none of " << kAttempts << " attempts did packets come often enough";
+}
+
 // A queue pair, to a worker: what has come is there to be polled, and an fd says so of what comes
 // after it was armed.
 class WatchedReceiver final : public Lane {
