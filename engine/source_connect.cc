@@ -21,7 +21,7 @@ namespace godwit {
 namespace {
 
 // Below, what each packet costs by itself begins to tell.
-constexpr size_t kAtOnceBytesMin = 256 * kKiB;
+constexpr size_t kAtOnceBytesMin = 512 * kKiB;
 
 }  // namespace
 

@@ -384,7 +384,7 @@ once and end the time is from the sender's start to the end of both, some 10 ms 
 
 Four lanes, CRC on; the ratio is to the C reference with four connections and packets of 1 MiB. The size is what
 `--packet-bytes` says. With fewer than four processors a file in memory is read in packets of a quarter of the
-second-level cache at most, 512 KiB where that is 2 MiB: larger sizes then differ in buffers and queues only.
+second-level cache, or 512 KiB, at most: larger sizes then differ in buffers and queues only.
 
 {table(["payload", "a packet, in fact, KiB", "GiB/s", "C reference, ×", "CPU s/GiB"], packet_rows(results))}
 ![Throughput against packet size](performance/throughput-packets.svg)

@@ -146,7 +146,7 @@ TEST_F(SessionFilesTest, OnOneProcessorTheWorkerReads) {
   EXPECT_EQ(target.Report().outcome, SessionOutcome::kDone) << target.Report().status;
   EXPECT_EQ(ContentOf("large.target"), ContentOf("large.source"));
   const size_t packet_bytes =
-      std::min(std::max<size_t>(SecondLevelCacheBytes() / 4, 256 << 10), kPacketBytesLarge);
+      std::min(std::max<size_t>(SecondLevelCacheBytes() / 4, 512 << 10), kPacketBytesLarge);
   // Fewer, if a read took so long that the kernel's threads did the next ones.
   EXPECT_GT(reads.packets(), 1U);
   EXPECT_LE(reads.packets(), (sizes_[0].second + packet_bytes - 1) / packet_bytes);
