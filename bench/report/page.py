@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """page.py RESULTS.json FOLDER: writes FOLDER/performance.md and FOLDER/performance/*.svg, of RESULTS.json and of
-lab.json beside it, if there is one."""
+lab.json and other.json beside it, if there are: the lab's results, and those of another machine."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ import lab as lab_results  # noqa: E402
 from plots import plot  # noqa: E402
 from results import (DEFAULT, DEVICES, GIB, LANES, PACKETS, Results, cpu, median, packet_key,  # noqa: E402
                      percentile, rate, source_cpu, target_cpu)
-from targets import crc_cpu, least_cpu, limits, targets  # noqa: E402
+from targets import crc_cpu, least_cpu, limits, loopback_targets, targets  # noqa: E402
 
 MIB = 1 << 20
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -342,7 +342,20 @@ def limits_text(results):
             "sends receipts, and the start of both programs, is not in it.\n")
 
 
-def page(results, lab):
+def other_text(other):
+    """What another machine makes of the targets; nothing where there is no such file."""
+    if other is None:
+        return ""
+    return f"""
+## Another machine
+
+{machine_text(other.data)} Every sample is in [performance/other.json](performance/other.json).
+{busy_text(other.data)}
+{table(["figure", "target", "measured", ""], loopback_targets(other))}{limits_text(other)}
+{by_hand("other.md")}"""
+
+
+def page(results, lab, other):
     data = results.data
     wanting = "".join(f"- **{e['key']}: {kind}**: {e['why']}\n" for kind in ("missing", "failed") for e in data[kind])
     return f"""# How fast Godwit is
@@ -350,7 +363,7 @@ def page(results, lab):
 Written by `tools/bench` and `tools/bench --lab` from their samples, every one of which is in
 [performance/results.json](performance/results.json) and [performance/lab.json](performance/lab.json); `tools/bench
 --render FILE` writes it anew from them. Do not edit it: what was measured by hand, at dates of its own, is in
-`bench/report/big_streams.md`, `ways.md` and `lab.md`. What is measured and how is in [measuring.md](measuring.md).
+`bench/report/other.md`, `big_streams.md`, `ways.md` and `lab.md`. What is measured and how is in [measuring.md](measuring.md).
 
 {machine_text(data)}
 {busy_text(data)}
@@ -362,7 +375,7 @@ says nothing of another machine, nor of this one at another hour. What is "by ha
 {chr(10) + wanting if wanting else ""}
 ## Targets
 
-{table(["figure", "target", "measured", ""], targets(results, lab))}{limits_text(results)}{apart_text(results)}{reference_lanes_text(results)}
+{table(["figure", "target", "measured", ""], targets(results, lab))}{limits_text(results)}{apart_text(results)}{reference_lanes_text(results)}{other_text(other)}
 ## Beside the C reference
 
 `bench/floor.c` does pread, send, recv and pwrite with blocking calls and nothing else: no order, no checks.
@@ -436,7 +449,10 @@ def main(arguments):
         return 2
     try:
         results = Results.read(arguments[0])
-        text = page(results, lab_results.Lab.read(os.path.join(os.path.dirname(arguments[0]), "lab.json")))
+        beside = os.path.dirname(arguments[0])
+        other = os.path.join(beside, "other.json")
+        text = page(results, lab_results.Lab.read(os.path.join(beside, "lab.json")),
+                    Results.read(other) if os.path.exists(other) else None)
     except (OSError, ValueError, KeyError) as error:
         print(f"bench: {arguments[0]}: these are not the results of tools/bench: {error!r}", file=sys.stderr)
         return 2

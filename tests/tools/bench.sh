@@ -64,6 +64,12 @@ done
 # ---- The page comes from the file alone.
 run render "$BENCH" --render "$results" --page "$scratch/again"
 check_code "--render" "$code" 0 render.err
+! grep --quiet '^## Another machine' "$page/performance.md" || fail "the page tells of another machine, of which nothing is known"
+cp --recursive "$page" "$scratch/two"
+cp -- "$results" "$scratch/two/performance/other.json"
+run render "$BENCH" --render "$scratch/two/performance/results.json" --page "$scratch/two"
+check_code "--render with another machine's results" "$code" 0 render.err
+(($(grep --count '^| socat, one connection' "$scratch/two/performance.md") == 2)) || fail "the page does not tell of another machine"
 rm -- "$results"
 diff --recursive "$page" "$scratch/again" > /dev/null || fail "--render makes another page of the same file"
 # And the one in the tree from the one beside it.
